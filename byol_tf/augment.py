@@ -1,0 +1,406 @@
+"""The two augmentation distributions T and T', drawn per image.
+
+Source: arXiv 2006.07733, appendix B; the official
+`byol/utils/augmentations.py` and `byol/utils/dataset.py`.
+
+Everything here works on a batch at once inside the graph, with fixed shapes
+and stateless random numbers: the same seed gives the same views, in eager
+mode, in `tf.data` and in a compiled step. Images are float [batch, height,
+width, 3] in [0, 1]; a parameter of an operation is [batch], one per image.
+"""
+
+import dataclasses
+import math
+
+import tensorflow as tf
+
+# The colour operations, in the numbering that an `order` uses.
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+# Weights of R, G and B in a gray value.
+LUMA = (0.2989, 0.5870, 0.1140)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """An augmentation distribution; the defaults are what T and T' share.
+
+    Attributes:
+      crop_area: least and greatest area of the crop, as a share of the image.
+      crop_aspect: least and greatest width / height of the crop.
+      flip: probability of a horizontal flip.
+      jitter: probability of the colour jitter.
+      brightness: greatest absolute value added.
+      contrast: greatest distance of the factor from 1.
+      saturation: greatest distance of the factor from 1.
+      hue: greatest absolute rotation, as a share of the full circle.
+      grayscale: probability of dropping the colour.
+      blur: probability of the Gaussian blur.
+      blur_sigma: least and greatest standard deviation, in pixels.
+      solarize: probability of the solarization.
+    """
+
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    grayscale: float = 0.2
+    blur: float = 1.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Recipe":
+        """From `dataclasses.asdict`, also after a journey through JSON."""
+        return cls(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in config.items()
+            }
+        )
+
+
+# The official parameters (arXiv 2006.07733, table 6).
+T = Recipe(blur=1.0, solarize=0.0)
+T_PRIME = Recipe(blur=0.1, solarize=0.2)
+
+
+def two_views(
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    size: int | None = None,
+    recipes: tuple[Recipe, Recipe] = (T, T_PRIME),
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Two augmented views of each image: t(x), t ~ T and t'(x), t' ~ T'.
+
+    Args:
+      images: uint8 in [0, 255] or float in [0, 1]; either whole images
+        [batch, height, width, 1 or 3], which are cropped here, or two crops
+        of each, [batch, 2, size, size, 1 or 3], made while they were decoded.
+      seed: int32 [2].
+      size: height and width of the views; by default those of `images`.
+      recipes: T and T'.
+
+    Returns:
+      Two float32 tensors [batch, size, size, 3] in [0, 1].
+    """
+    seeds = tf.unstack(tf.random.split(seed, 2))
+    if images.shape.rank == 5:
+        crops = [to_float_rgb(x) for x in tf.unstack(images, axis=1)]
+    else:
+        images = to_float_rgb(images)
+        height = size or images.shape[1]
+        width = size or images.shape[2]
+        shape = tf.shape(images)
+        crops = []
+        for view_seed, recipe in zip(seeds, recipes):
+            boxes = random_boxes(
+                tf.cast(shape[1:3], tf.float32),
+                shape[0],
+                tf.random.fold_in(view_seed, 1),
+                recipe,
+            )
+            crops.append(crop_and_resize(images, boxes, (height, width)))
+    return tuple(
+        distort(crop, s, r) for crop, s, r in zip(crops, seeds, recipes)
+    )
+
+
+def to_float_rgb(images: tf.Tensor) -> tf.Tensor:
+    """uint8 [0, 255] or float [0, 1], gray or RGB, to float32 RGB in [0, 1]."""
+    if images.dtype.is_integer:
+        images = tf.cast(images, tf.float32) / 255.0
+    images = tf.cast(images, tf.float32)
+    if images.shape[-1] == 1:
+        images = tf.repeat(images, 3, axis=-1)
+    return images
+
+
+# --- The random part: what is drawn, per image --------------------------------
+
+
+class Draws:
+    """Independent uniform numbers for a batch, from one random operation."""
+
+    def __init__(self, batch: tf.Tensor, seed: tf.Tensor, count: int):
+        self._rows = iter(
+            tf.unstack(tf.random.stateless_uniform([count, batch], seed))
+        )
+
+    def uniform(self, low: float, high: float) -> tf.Tensor:
+        """[batch], uniform in [low, high)."""
+        return low + (high - low) * next(self._rows)
+
+    def coin(self, probability: float) -> tf.Tensor:
+        """[batch], True with the given probability."""
+        return next(self._rows) < probability
+
+    def permutation(self, length: int) -> tf.Tensor:
+        """int32 [batch, length], each row a uniformly random permutation."""
+        keys = tf.stack([next(self._rows) for _ in range(length)], axis=1)
+        return tf.argsort(keys, axis=1)
+
+
+def random_boxes(
+    image_size: tf.Tensor, batch: tf.Tensor, seed: tf.Tensor, recipe: Recipe
+) -> tf.Tensor:
+    """`batch` random boxes in images of one size; see `crop_boxes`."""
+    draws = Draws(batch, seed, 4)
+    return crop_boxes(
+        image_size,
+        area=draws.uniform(*recipe.crop_area),
+        log_aspect=draws.uniform(*map(math.log, recipe.crop_aspect)),
+        top=draws.uniform(0, 1),
+        left=draws.uniform(0, 1),
+    )
+
+
+def crop_boxes(image_size, area, log_aspect, top, left):
+    """The release's crop: one draw, clamped to the image.
+
+    Args:
+      image_size: float [2], height and width.
+      area: [batch], the crop's share of the image's area before clamping.
+      log_aspect: [batch], log of its width / height before clamping.
+      top: [batch], in [0, 1): where it lies between the first and last row.
+      left: [batch], likewise for the columns.
+
+    Returns:
+      float [batch, 4], whole numbers: y, x, height, width.
+    """
+    height, width = tf.unstack(image_size, axis=-1)
+    pixels = area * height * width
+    aspect = tf.exp(log_aspect)
+    crop_height = tf.minimum(tf.round(tf.sqrt(pixels / aspect)), height)
+    crop_width = tf.minimum(tf.round(tf.sqrt(pixels * aspect)), width)
+    # A tiny image can round a side to 0.
+    crop_height = tf.maximum(crop_height, 1.0)
+    crop_width = tf.maximum(crop_width, 1.0)
+    y = tf.floor(top * (height - crop_height + 1))
+    x = tf.floor(left * (width - crop_width + 1))
+    return tf.stack([y, x, crop_height, crop_width], axis=-1)
+
+
+def distort(images: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
+    """Everything after the crop, each image by draws of its own."""
+    draws = Draws(tf.shape(images)[0], seed, 14)
+    images = flip(images, draws.coin(recipe.flip))
+
+    jittered = draws.coin(recipe.jitter)
+    images = color_jitter(
+        images,
+        order=draws.permutation(4),
+        brightness=tf.where(
+            jittered,
+            draws.uniform(-recipe.brightness, recipe.brightness),
+            0.0,
+        ),
+        contrast=tf.where(
+            jittered,
+            draws.uniform(1 - recipe.contrast, 1 + recipe.contrast),
+            1.0,
+        ),
+        saturation=tf.where(
+            jittered,
+            draws.uniform(1 - recipe.saturation, 1 + recipe.saturation),
+            1.0,
+        ),
+        hue=tf.where(jittered, draws.uniform(-recipe.hue, recipe.hue), 0.0),
+    )
+    images = select(draws.coin(recipe.grayscale), to_gray(images), images)
+
+    sigma = draws.uniform(*recipe.blur_sigma)
+    blurred = draws.coin(recipe.blur)
+    if recipe.blur > 0:
+        images = gaussian_blur(images, tf.where(blurred, sigma, 0.0))
+    solarized = draws.coin(recipe.solarize)
+    if recipe.solarize > 0:
+        images = select(solarized, solarize(images), images)
+    return clip(images)
+
+
+# --- The operations, on given parameters --------------------------------------
+
+
+def clip(images: tf.Tensor) -> tf.Tensor:
+    """Cuts values to [0, 1]."""
+    return tf.clip_by_value(images, 0.0, 1.0)
+
+
+def per_image(parameter: tf.Tensor) -> tf.Tensor:
+    """[batch] -> [batch, 1, 1, 1], to act on whole images."""
+    return parameter[:, None, None, None]
+
+
+def select(chosen: tf.Tensor, then: tf.Tensor, otherwise: tf.Tensor):
+    """`then` for the images that are chosen (bool [batch]), else `otherwise`."""
+    return tf.where(per_image(chosen), then, otherwise)
+
+
+def flip(images: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
+    """Mirrors the chosen images left to right."""
+    return select(flipped, tf.reverse(images, [2]), images)
+
+
+def color_jitter(images, order, brightness, contrast, saturation, hue):
+    """The four colour operations in each image's own order.
+
+    The result is clipped to [0, 1] after every operation.
+
+    Args:
+      images: float [batch, height, width, 3] in [0, 1].
+      order: int [batch, 4]; row b lists the operations in the order in which
+        image b goes through them, e.g. [BRIGHTNESS, HUE, CONTRAST, SATURATION].
+      brightness: [batch], added.
+      contrast: [batch], factor on the distance from each channel's mean.
+      saturation: [batch], factor on the saturation.
+      hue: [batch], rotation as a share of the circle.
+    """
+    # At each of the four positions every operation runs on the whole batch,
+    # with the parameter that changes nothing for images whose turn it is not.
+    for turn in tf.unstack(order, axis=1):
+        images = adjust_brightness_and_contrast(
+            images,
+            tf.where(turn == BRIGHTNESS, brightness, 0.0),
+            tf.where(turn == CONTRAST, contrast, 1.0),
+        )
+        images = adjust_saturation_and_hue(
+            clip(images),
+            tf.where(turn == SATURATION, saturation, 1.0),
+            tf.where(turn == HUE, hue, 0.0),
+        )
+    return clip(images)
+
+
+def adjust_brightness_and_contrast(images, brightness, contrast):
+    """(x - mean) * contrast + mean + brightness, with a mean per channel."""
+    mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
+    contrast = per_image(contrast)
+    return images * contrast + (mean * (1 - contrast) + per_image(brightness))
+
+
+def adjust_saturation_and_hue(images, saturation, hue):
+    """Scales the saturation (cut at 1) and rotates the hue of HSV colours.
+
+    The same values as by way of `tf.image.rgb_to_hsv`, in fewer operations:
+    value - chroma * clip(2 - |k - 2|, 0, 1), with k the hue's distance in
+    sixths of the circle from the channel's own zero, is the channel's value.
+    """
+    red, green, blue = tf.unstack(images, axis=-1)
+    value = tf.maximum(tf.maximum(red, green), blue)
+    chroma = value - tf.minimum(tf.minimum(red, green), blue)
+    scale = tf.math.reciprocal(tf.maximum(chroma, 1e-12))
+    sixths = tf.where(
+        value == red,
+        (green - blue) * scale,
+        tf.where(
+            value == green,
+            (blue - red) * scale + 2,
+            (red - green) * scale + 4,
+        ),
+    )
+    sixths += 6 * hue[:, None, None]
+    chroma = tf.minimum(chroma * saturation[:, None, None], value)
+
+    def channel(zero: float) -> tf.Tensor:
+        turns = (sixths + zero) / 6
+        k = 6 * (turns - tf.floor(turns))
+        return value - chroma * clip(2 - tf.abs(k - 2))
+
+    return tf.stack([channel(5), channel(3), channel(1)], axis=-1)
+
+
+def to_gray(images: tf.Tensor) -> tf.Tensor:
+    """Luma in all three channels."""
+    gray = tf.linalg.matvec(images, tf.constant(LUMA))[..., None]
+    return tf.repeat(gray, 3, axis=-1)
+
+
+def solarize(images: tf.Tensor, threshold: float = 0.5) -> tf.Tensor:
+    """Inverts values from the threshold on."""
+    return tf.where(images < threshold, images, 1.0 - images)
+
+
+def gaussian_blur(images: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
+    """Separable Gaussian blur; what lies outside the image is black.
+
+    As in the release, the kernel has 2 * int(height / 20) + 1 taps, so below
+    20 pixels nothing is blurred.
+
+    Args:
+      images: float [batch, height, width, channels].
+      sigma: [batch], standard deviation in pixels; 0 leaves the image alone.
+    """
+    radius = images.shape[1] // 20
+
+    def weights(length: int) -> tf.Tensor:
+        position = tf.range(length, dtype=tf.float32)
+        distance = tf.abs(position[:, None] - position[None, :])
+        # With sigma 0 the exponential is 1 at distance 0 and 0 elsewhere.
+        variance = tf.maximum(tf.square(sigma), 1e-6)[:, None, None]
+        kernel = tf.exp(-tf.square(distance) / (2 * variance))
+        taps = tf.range(-radius, radius + 1, dtype=tf.float32)
+        total = tf.reduce_sum(
+            tf.exp(-tf.square(taps) / (2 * variance)), axis=-1, keepdims=True
+        )
+        return tf.where(distance <= radius, kernel, 0.0) / total
+
+    rows = weights(images.shape[1])
+    columns = rows
+    if images.shape[2] != images.shape[1]:
+        columns = weights(images.shape[2])
+    return separable(images, rows, columns)
+
+
+def crop_and_resize(images, boxes, size: tuple[int, int]) -> tf.Tensor:
+    """Bicubic resize of one box of each image, without antialiasing.
+
+    The same values as `tf.image.resize(crop, size, "bicubic")`: half-pixel
+    centres, Keys' kernel with a = -0.5, the kernel cut and renormalised at the
+    box's border.
+
+    Args:
+      images: float [batch, height, width, channels].
+      boxes: float [batch, 4], whole numbers: y, x, height, width.
+      size: height and width of the result.
+
+    Returns:
+      [batch, *size, channels], clipped to [0, 1].
+    """
+    y, x, height, width = tf.unstack(boxes, axis=-1)
+    rows = _bicubic_weights(images.shape[1], size[0], y, height)
+    columns = _bicubic_weights(images.shape[2], size[1], x, width)
+    return clip(separable(images, rows, columns))
+
+
+def _bicubic_weights(length: int, size: int, start, extent) -> tf.Tensor:
+    """[batch, size, length]: each output pixel's weights on the input's."""
+    start, extent = start[:, None, None], extent[:, None, None]
+    output = tf.range(size, dtype=tf.float32)[None, :, None]
+    source = tf.range(length, dtype=tf.float32)[None, None, :]
+    centre = start + (output + 0.5) * extent / size - 0.5
+    d = tf.abs(source - centre)
+    near = (1.5 * d - 2.5) * d * d + 1.0
+    far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
+    weights = tf.where(d < 1, near, tf.where(d < 2, far, 0.0))
+    inside = (source >= start) & (source < start + extent)
+    weights = tf.where(inside, weights, 0.0)
+    return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
+
+
+def separable(images, rows, columns) -> tf.Tensor:
+    """A linear map of each image's rows, and one of its columns.
+
+    Args:
+      images: [batch, height, width, channels].
+      rows: [batch, new height, height].
+      columns: [batch, new width, width].
+
+    Returns:
+      [batch, new height, new width, channels].
+    """
+    return tf.einsum("bih,bhwc,bjw->bijc", rows, images, columns)

@@ -1,0 +1,477 @@
+"""What a run is: every setting, its default, its limits and its description.
+
+`command_line` makes one flag of each field, so a setting is described here and
+nowhere else.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+MODES = ("pretrain", "evaluate", "export", "preview")
+
+# epochs -> (base learning rate, weight decay, tau_base); the official
+# `byol/configs/byol.py`.
+PRESETS = {
+    40: (0.45, 1e-6, 0.97),
+    100: (0.45, 1e-6, 0.99),
+    300: (0.3, 1e-6, 0.99),
+    1000: (0.2, 1.5e-6, 0.996),
+}
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message names the flag to change."""
+
+
+def setting(default, description: str, *, group: str, run: bool = True, **kind):
+    """A field of `Config`.
+
+    Args:
+      default: its value if no flag is given; None where it depends on others.
+      description: one or two sentences with the unit.
+      group: heading under which `--help` lists it.
+      run: whether a run with another value is another run. If so, a run folder
+        keeps to its value.
+      **kind: `type` of the flag's value (by default that of `default`), or
+        `choices` among strings; `low` and `high`, inclusive limits.
+    """
+    metadata = {"description": description, "group": group, "run": run, **kind}
+    metadata.setdefault("type", type(default))
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+JOB = "Job"
+DATA = "Data"
+ENCODER = "Encoder"
+METHOD = "Method and optimizer (arXiv 2006.07733, section 3)"
+AUGMENTATION = "Augmentation (arXiv 2006.07733, appendix B)"
+MONITORING = "While it runs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The settings of a run. Raises ConfigError for one that cannot work."""
+
+    mode: str = setting(
+        "pretrain",
+        "pretrain: learn an encoder, then evaluate and export it. evaluate: "
+        "how good is the encoder of --run_dir, or --encoder? export: write it "
+        "as a SavedModel. preview: draw a sheet of augmented views.",
+        group=JOB,
+        run=False,
+        choices=MODES,
+    )
+    run_dir: str = setting(
+        "runs/byol",
+        "Folder for all results. A run that was interrupted goes on from its "
+        "last checkpoint there.",
+        group=JOB,
+        run=False,
+    )
+    encoder: str = setting(
+        "",
+        "For evaluate and export: a run folder or an encoder.keras file to "
+        "take the encoder from. By default --run_dir's.",
+        group=JOB,
+        run=False,
+    )
+    seed: int = setting(
+        0,
+        "Of the initialisation, the order of the images and the augmentation.",
+        group=JOB,
+        low=0,
+        high=2**31 - 1,
+    )
+    deterministic: bool = setting(
+        False,
+        "Give the same numbers at every run with the same seed, bit for bit, "
+        "at some cost in speed.",
+        group=JOB,
+    )
+
+    dataset: str = setting(
+        "bundled",
+        "bundled: 10,000 + 2,000 images of Fashion-MNIST. folder:PATH: images "
+        "in PATH, a sub-folder a class, or train/ and test/ with such "
+        "sub-folders. tfds:NAME: a TensorFlow Datasets name.",
+        group=DATA,
+    )
+    data_dir: str = setting(
+        "",
+        "Where TensorFlow Datasets are kept. By default ~/tensorflow_datasets.",
+        group=DATA,
+        run=False,
+    )
+    download: bool = setting(
+        False,
+        "Download and prepare a TFDS data set that is not in --data_dir.",
+        group=DATA,
+        run=False,
+    )
+    train_split: str = setting(
+        "train",
+        "TFDS split to pretrain on, e.g. train or train[:90%].",
+        group=DATA,
+    )
+    test_split: str = setting(
+        "",
+        "TFDS split to evaluate on. By default test, or else validation.",
+        group=DATA,
+    )
+    image_size: int | None = setting(
+        None,
+        "Height and width of the views, in pixels. By default that of the "
+        "images if they all have one size, else 224.",
+        group=DATA,
+        type=int,
+        low=4,
+    )
+    eval_crop: float | None = setting(
+        None,
+        "Share of an image's shorter side that is kept, in the centre, to "
+        "compute features. By default 1 if the images have --image_size, "
+        "else 0.875.",
+        group=DATA,
+        type=float,
+        low=0.1,
+        high=1,
+    )
+    upscale_small_images: bool = setting(
+        False,
+        "Accept images with a side below --image_size.",
+        group=DATA,
+    )
+
+    encoder_depth: int | None = setting(
+        None,
+        "ResNet-18, 34, 50, 101, 152 or 200. By default 50. Wins over the "
+        "next five flags, which describe any other ResNet.",
+        group=ENCODER,
+        type=int,
+    )
+    encoder_blocks: tuple[int, ...] = setting(
+        (),
+        "Blocks in each group, e.g. 1,1,1.",
+        group=ENCODER,
+        type=int,
+    )
+    encoder_channels: tuple[int, ...] = setting(
+        (),
+        "Output channels of each group, e.g. 32,64,128.",
+        group=ENCODER,
+        type=int,
+    )
+    encoder_group_strides: tuple[int, ...] = setting(
+        (),
+        "Stride of each group. By default 1,2,2,…",
+        group=ENCODER,
+        type=int,
+    )
+    encoder_bottleneck: bool = setting(
+        False,
+        "Bottleneck blocks in place of basic ones.",
+        group=ENCODER,
+    )
+    stem_channels: int = setting(
+        64,
+        "Output channels of the stem.",
+        group=ENCODER,
+        low=1,
+    )
+    encoder_width: int = setting(
+        1,
+        "Factor on all channels.",
+        group=ENCODER,
+        low=1,
+    )
+    stem: str = setting(
+        "imagenet",
+        "imagenet: 7x7 convolution of stride 2 and max-pooling. cifar: 3x3 of "
+        "stride 1, for images of about 32 pixels.",
+        group=ENCODER,
+        choices=("imagenet", "cifar"),
+    )
+    zero_init_gamma: bool = setting(
+        False,
+        "Let bottleneck branches start at zero. More stable; the paper's "
+        "results were obtained without.",
+        group=ENCODER,
+    )
+
+    batch_size: int = setting(
+        256,
+        "Images in an optimizer step, over all devices.",
+        group=METHOD,
+        low=2,
+    )
+    epochs: int = setting(
+        100,
+        "Passes over the training images. With 40, 100, 300 or 1000 the next "
+        "three flags default to the published values.",
+        group=METHOD,
+        low=1,
+    )
+    base_learning_rate: float | None = setting(
+        None,
+        "Peak LARS learning rate for a batch of 256; it is multiplied by "
+        "--batch_size / 256.",
+        group=METHOD,
+        type=float,
+        low=0,
+    )
+    weight_decay: float | None = setting(
+        None,
+        "l2 penalty on kernels.",
+        group=METHOD,
+        type=float,
+        low=0,
+    )
+    tau_base: float | None = setting(
+        None,
+        "Decay rate of the target's moving average at the first step, rising "
+        "to 1 by a cosine.",
+        group=METHOD,
+        type=float,
+        low=0,
+        high=1,
+    )
+    steps: int | None = setting(
+        None,
+        "Optimizer steps; overrides --epochs as the length of the run.",
+        group=METHOD,
+        type=int,
+        low=1,
+    )
+    warmup_epochs: float = setting(
+        10.0,
+        "Linear warm-up of the learning rate, in epochs; at most the run.",
+        group=METHOD,
+        low=0,
+    )
+    projector_hidden: int = setting(
+        4096,
+        "Hidden length of projector and predictor.",
+        group=METHOD,
+        low=1,
+    )
+    projection_size: int = setting(
+        256,
+        "Length of projections and predictions.",
+        group=METHOD,
+        low=1,
+    )
+
+    crop_min_area: float = setting(
+        0.08,
+        "Least area of a crop, as a share of the image.",
+        group=AUGMENTATION,
+        low=0.001,
+        high=1,
+    )
+    flip: float = setting(
+        0.5,
+        "Probability of a horizontal flip.",
+        group=AUGMENTATION,
+        low=0,
+        high=1,
+    )
+    jitter: float = setting(
+        0.8,
+        "Probability of the colour jitter.",
+        group=AUGMENTATION,
+        low=0,
+        high=1,
+    )
+    brightness: float = setting(
+        0.4,
+        "Greatest value added by the jitter.",
+        group=AUGMENTATION,
+        low=0,
+        high=1,
+    )
+    contrast: float = setting(
+        0.4,
+        "Greatest distance of the jitter's contrast factor from 1.",
+        group=AUGMENTATION,
+        low=0,
+        high=1,
+    )
+    saturation: float = setting(
+        0.2,
+        "Greatest distance of the jitter's saturation factor from 1.",
+        group=AUGMENTATION,
+        low=0,
+        high=1,
+    )
+    hue: float = setting(
+        0.1,
+        "Greatest rotation of the hue, as a share of the circle.",
+        group=AUGMENTATION,
+        low=0,
+        high=0.5,
+    )
+    grayscale: float = setting(
+        0.2,
+        "Probability of dropping the colour.",
+        group=AUGMENTATION,
+        low=0,
+        high=1,
+    )
+    blur: tuple[float, float] = setting(
+        (1.0, 0.1),
+        "Probabilities of the Gaussian blur, for T and T'.",
+        group=AUGMENTATION,
+        type=float,
+        low=0,
+        high=1,
+    )
+    solarize: tuple[float, float] = setting(
+        (0.0, 0.2),
+        "Probabilities of the solarization, for T and T'.",
+        group=AUGMENTATION,
+        type=float,
+        low=0,
+        high=1,
+    )
+
+    log_every: int = setting(
+        20,
+        "Steps between two lines of metrics.jsonl.",
+        group=MONITORING,
+        run=False,
+        low=1,
+    )
+    monitor_every: int | None = setting(
+        None,
+        "Steps between two measurements of kNN accuracy and collapse. By "
+        "default a twentieth of the run.",
+        group=MONITORING,
+        run=False,
+        type=int,
+        low=1,
+    )
+    monitor_images: int = setting(
+        5000,
+        "Training images that this kNN compares with; a fifth as many "
+        "held-out ones are classified.",
+        group=MONITORING,
+        run=False,
+        low=10,
+    )
+    checkpoint_every: int = setting(
+        1000,
+        "Steps between two checkpoints; the last step always has one.",
+        group=MONITORING,
+        run=False,
+        low=1,
+    )
+    keep_checkpoints: int = setting(
+        2,
+        "Number of latest checkpoints to keep.",
+        group=MONITORING,
+        run=False,
+        low=1,
+    )
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check_limits(field, getattr(self, field.name))
+        for name, published in zip(
+            ("base_learning_rate", "weight_decay", "tau_base"),
+            PRESETS.get(self.epochs, ()),
+        ):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, published)
+        missing = [
+            f"--{name}"
+            for name in ("base_learning_rate", "weight_decay", "tau_base")
+            if getattr(self, name) is None
+        ]
+        if missing:
+            raise ConfigError(
+                f"--epochs={self.epochs} has no published recipe (40, 100, 300 "
+                f"and 1000 have): give {', '.join(missing)} as well."
+            )
+        if self.encoder_depth is None and not self.encoder_blocks:
+            object.__setattr__(self, "encoder_depth", 50)
+        for name in ("blur", "solarize"):
+            if len(getattr(self, name)) != 2:
+                raise ConfigError(
+                    f"--{name} takes two probabilities, for T and T', e.g. "
+                    f"--{name}={','.join(map(str, _default(name)))}."
+                )
+
+    def flagfile(self) -> str:
+        """All settings as a flagfile that asks for the same."""
+        return "".join(
+            f"--{field.name}={as_text(getattr(self, field.name))}\n"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) is not None
+        )
+
+    def resolved(self, **values) -> "Config":
+        """A copy with the values that only the data could tell."""
+        return dataclasses.replace(self, **values)
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes all settings as JSON."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Config":
+        """Reads what `save` wrote; settings of another version are refused."""
+        try:
+            values = json.loads(path.read_text())
+            return cls(
+                **{
+                    name: tuple(value) if isinstance(value, list) else value
+                    for name, value in values.items()
+                }
+            )
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{path} is not a configuration of this version ({error}); "
+                "choose another --run_dir."
+            ) from error
+
+    def differences(self, other: "Config") -> list[str]:
+        """Where the two describe different runs: '--flag=ours (theirs)'."""
+        return [
+            f"--{field.name}={getattr(self, field.name)} "
+            f"({getattr(other, field.name)} there)"
+            for field in dataclasses.fields(self)
+            if field.metadata["run"]
+            and getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+
+def as_text(value) -> str:
+    """A setting's value as a flag takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
+def _default(name: str):
+    return Config.__dataclass_fields__[name].default
+
+
+def _check_limits(field: dataclasses.Field, value) -> None:
+    kind = field.metadata
+    if "choices" in kind and value not in kind["choices"]:
+        raise ConfigError(
+            f"--{field.name}={value} is none of {', '.join(kind['choices'])}."
+        )
+    values = value if isinstance(value, tuple) else (value,)
+    for number in values:
+        if number is None:
+            continue
+        low, high = kind.get("low"), kind.get("high")
+        # Written so that NaN is refused as well.
+        if low is not None and not number >= low:
+            raise ConfigError(f"--{field.name}={value} is below {low}.")
+        if high is not None and not number <= high:
+            raise ConfigError(f"--{field.name}={value} is above {high}.")

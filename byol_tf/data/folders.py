@@ -1,0 +1,133 @@
+"""`--dataset=folder:PATH`: image files in folders."""
+
+import os
+import pathlib
+
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+
+from byol_tf.config import ConfigError
+from byol_tf.data.sources import (
+    UNLABELLED,
+    Dataset,
+    EncodedSource,
+    Source,
+    in_memory,
+)
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+TEST_FOLDERS = ("test", "val", "validation")
+
+# Of how many files the header is read when a folder is opened.
+CHECKED_FILES = 50_000
+
+# Without a test folder, one image in so many is held out for evaluation.
+HELD_OUT = 10
+
+
+def open_folder(path: str) -> Dataset:
+    """A folder as a data set.
+
+    With a sub-folder `train`, and `test`, `val` or `validation` beside it,
+    these are the splits; else a tenth of the labelled images is held out.
+    Within a split the first level of sub-folders are the classes; images that
+    lie in the split's folder itself, or in one sub-folder only, have no labels.
+
+    Raises:
+      ConfigError: if there is no such folder, no image in it, or a file with
+        the name of an image that is none.
+    """
+    root = pathlib.Path(path).expanduser()
+    if not root.is_dir():
+        problem = "is a file" if root.exists() else "does not exist"
+        raise ConfigError(
+            f"--dataset=folder:{path} {problem}; name a folder of images."
+        )
+    if not (root / "train").is_dir():
+        files, labels, class_names = _list_images(root)
+        test = np.zeros(len(files), bool)
+        if class_names:
+            order = np.random.RandomState(0).permutation(len(files))
+            test[order[::HELD_OUT]] = True
+        return Dataset(
+            _open_files(files[~test], labels[~test]),
+            _open_files(files[test], labels[test]) if test.any() else None,
+            class_names,
+        )
+
+    files, labels, class_names = _list_images(root / "train")
+    train = _open_files(files, labels)
+    for name in TEST_FOLDERS:
+        if class_names and (root / name).is_dir():
+            files, labels, test_names = _list_images(root / name)
+            unknown = sorted(set(test_names) - set(class_names))
+            if unknown or not test_names:
+                raise ConfigError(
+                    f"--dataset=folder:{path}: the classes of {root / name} "
+                    f"({', '.join(unknown) or 'none'}) are not those of train."
+                )
+            number = [class_names.index(name) for name in test_names]
+            labels = np.asarray(number, np.int32)[labels]
+            return Dataset(train, _open_files(files, labels), class_names)
+    return Dataset(train, None, class_names)
+
+
+def _list_images(
+    root: pathlib.Path,
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Paths, labels and class names of all images below a folder."""
+    files = sorted(
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(root)
+        for name in names
+        if name.lower().endswith(SUFFIXES)
+    )
+    if not files:
+        raise ConfigError(
+            f"--dataset: {root} holds no image ({', '.join(SUFFIXES)})."
+        )
+    parts = [os.path.relpath(file, root).split(os.sep) for file in files]
+    classes = tuple(sorted({part[0] for part in parts}))
+    if len(classes) < 2 or any(len(part) == 1 for part in parts):
+        labels = np.full(len(files), UNLABELLED, np.int32)
+        return np.array(files), labels, ()
+    number = {name: i for i, name in enumerate(classes)}
+    labels = np.array([number[part[0]] for part in parts], np.int32)
+    return np.array(files), labels, classes
+
+
+def _open_files(files: np.ndarray, labels: np.ndarray) -> Source:
+    """The files as a source, decoded in memory if they are small and alike."""
+    sizes = _image_sizes(files)
+    paths, all_labels = tf.constant(files), tf.constant(labels)
+
+    def read(index):
+        return tf.io.read_file(paths[index]), all_labels[index]
+
+    source = EncodedSource(len(files), read, smallest=int(sizes.min()))
+    if len(files) <= CHECKED_FILES and (sizes == sizes[0]).all():
+        return in_memory(source, tuple(sizes[0]))
+    return source
+
+
+def _image_sizes(files: np.ndarray) -> np.ndarray:
+    """int [k, 2]: height and width of (at most CHECKED_FILES of) the files."""
+    step = -(-len(files) // CHECKED_FILES)
+    sizes = []
+    for file in files[::step]:
+        try:
+            with PIL.Image.open(file) as image:
+                sizes.append((image.height, image.width))
+        except (OSError, PIL.Image.DecompressionBombError) as error:
+            raise ConfigError(
+                f"--dataset: {file} is no image ({_reason(error)}); remove or "
+                "rename it."
+            ) from error
+    return np.array(sizes)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return "of no known format"
+    return str(error)

@@ -1,0 +1,118 @@
+"""`--dataset=tfds:NAME`: TensorFlow Datasets, read by number of the example."""
+
+import os
+import socket
+import urllib.parse
+
+import tensorflow as tf
+
+from byol_tf.config import Config, ConfigError
+from byol_tf.data.sources import (
+    UNLABELLED,
+    Dataset,
+    EncodedSource,
+    Source,
+    in_memory,
+)
+from byol_tf.data.tfrecords import RecordFiles
+
+# Seconds to wait for an answer before a download is called impossible.
+CONNECT_TIMEOUT = 5
+
+
+def open_tfds(name: str, config: Config) -> Dataset:
+    """A TFDS data set with an image, and perhaps a class, in each example.
+
+    Raises:
+      ConfigError: if it is not known, not on disk and not to be downloaded, or
+        holds no images.
+    """
+    # Imported here: it is slow, and needed for no other source.
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(
+            name, data_dir=os.path.expanduser(config.data_dir) or None
+        )
+    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        raise ConfigError(
+            f"--dataset=tfds:{name} is no TensorFlow Dataset, and --data_dir "
+            f"holds none of that name."
+        ) from error
+    if not builder.is_prepared():
+        _prepare(name, builder, config)
+
+    features = builder.info.features
+    image = _first_key(features, tfds.features.Image)
+    label = _first_key(features, tfds.features.ClassLabel)
+    if image is None:
+        raise ConfigError(f"--dataset=tfds:{name} holds no images.")
+    undecoded = {image: tfds.decode.SkipDecoding()}
+    splits = builder.info.splits
+
+    def open_split(flag: str, split: str) -> Source:
+        try:
+            instructions = splits[split].file_instructions
+        except (KeyError, ValueError, AssertionError) as error:
+            raise ConfigError(
+                f"--{flag}={split} is no split of tfds:{name}; it has "
+                f"{', '.join(splits)}."
+            ) from error
+        records = RecordFiles()
+        for part in instructions:
+            end = None if part.take == -1 else part.skip + part.take
+            records.add(os.fspath(part.filename), slice(part.skip, end))
+
+        def read(index):
+            record = tf.numpy_function(records.read, [index], tf.string)
+            example = features.deserialize_example(
+                tf.ensure_shape(record, []), decoders=undecoded
+            )
+            return example[image], tf.cast(
+                example[label] if label else UNLABELLED, tf.int32
+            )
+
+        shape = features[image].shape[:2]
+        if None in shape:
+            return EncodedSource(records.size, read, smallest=None)
+        source = EncodedSource(records.size, read, smallest=min(shape))
+        return in_memory(source, shape)
+
+    train = open_split("train_split", config.train_split)
+    if label is None:
+        return Dataset(train, None, ())
+    test_split = config.test_split or (
+        "test" if "test" in splits else "validation"
+    )
+    test = open_split("test_split", test_split)
+    return Dataset(train, test, tuple(features[label].names))
+
+
+def _first_key(features, kind: type) -> str | None:
+    return next((k for k, f in features.items() if isinstance(f, kind)), None)
+
+
+def _prepare(name: str, builder, config: Config) -> None:
+    """Downloads a data set, or says at once why that cannot be."""
+    if not config.download:
+        raise ConfigError(
+            f"--dataset=tfds:{name} is not on disk in {builder.data_path}; "
+            "name its place by --data_dir, or add --download."
+        )
+    hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos}
+    for host in sorted(hosts - {None}):
+        try:
+            socket.create_connection((host, 443), CONNECT_TIMEOUT).close()
+        except OSError as error:
+            raise ConfigError(
+                f"--dataset=tfds:{name} cannot be downloaded: no connection to "
+                f"{host} ({error}). Prepare it where there is one, and name "
+                "its place by --data_dir."
+            ) from error
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS raises errors of many kinds here.
+        raise ConfigError(
+            f"--dataset=tfds:{name} could not be prepared: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error

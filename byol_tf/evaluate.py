@@ -1,0 +1,102 @@
+"""The job `evaluate`: what is the representation of a frozen encoder worth?"""
+
+import keras
+import numpy as np
+
+from byol_tf import report
+from byol_tf.config import Config
+from byol_tf.data.pipeline import evaluation_batches, open_dataset
+from byol_tf.data.sources import Dataset
+from byol_tf.evaluation.features import extract, raw_pixels
+from byol_tf.evaluation.knn import NEIGHBOURS, knn_accuracy, nearest
+from byol_tf.evaluation.linear import linear_accuracy
+from byol_tf.model.build import load_encoder
+from byol_tf.training.run_folder import encoder_path, open_results_folder
+
+# Rows and columns of the picture of nearest neighbours.
+_QUERIES, _NEAREST = 8, 6
+
+
+def run(config: Config) -> None:
+    """Evaluates an encoder, and writes the result into the run folder's report.
+
+    Beside it stand the same network with its random initialisation, and the
+    images' raw pixels.
+
+    Raises:
+      ConfigError: if there is no encoder, or the settings cannot work.
+    """
+    path = encoder_path(config)
+    dataset, config = open_dataset(config)
+    folder = open_results_folder(config)
+    if dataset.test is None:
+        skipped = f"{config.dataset} has no held-out images with labels."
+        report.update(folder, evaluation={"skipped": skipped})
+        return
+
+    encoder = load_encoder(path)
+    keras.utils.set_random_seed(config.seed)
+    random_init = type(encoder).from_config(encoder.get_config())
+    splits = [
+        evaluation_batches(source, config.image_size, config.eval_crop)
+        for source in (dataset.train, dataset.test)
+    ]
+
+    def features(network, title):
+        return [
+            array
+            for name, batches in zip(("train", "test"), splits)
+            for array in extract(network, batches, f"{title}, {name}")
+        ]
+
+    learned = features(encoder, "features")
+    _draw_neighbours(config, dataset, learned, folder / "plots/neighbours.png")
+    baselines = {
+        "random_init": _accuracies(*features(random_init, "random encoder")),
+        "raw_pixels": _accuracies(
+            *(array for batches in splits for array in raw_pixels(batches))
+        ),
+    }
+    report.update(
+        folder,
+        evaluation=_accuracies(*learned)
+        | {
+            "baselines": baselines,
+            "neighbours": NEIGHBOURS,
+            "train_images": dataset.train.size,
+            "test_images": dataset.test.size,
+        },
+    )
+
+
+def _accuracies(features, labels, test_features, test_labels) -> dict:
+    arrays = (features, labels, test_features, test_labels)
+    return {
+        "knn_top1": knn_accuracy(*arrays),
+        "linear_top1": linear_accuracy(*arrays),
+    }
+
+
+def _draw_neighbours(config: Config, dataset: Dataset, learned, path) -> None:
+    """The first test image of each class, and what the encoder finds like it."""
+    features, _, test_features, test_labels = learned
+    _, firsts = np.unique(test_labels, return_index=True)
+    queries = firsts[:_QUERIES]
+    numbers, _ = nearest(features, test_features[queries], _NEAREST)
+
+    def named(source, chosen):
+        batches = evaluation_batches(
+            source, config.image_size, config.eval_crop, chosen
+        )
+        return [
+            (image, dataset.class_names[label])
+            for images, labels in batches.as_numpy_iterator()
+            for image, label in zip(images, labels)
+        ]
+
+    found = iter(named(dataset.train, numbers.flatten()))
+    report.draw_neighbours(
+        named(dataset.test, queries),
+        [[next(found) for _ in row] for row in numbers],
+        path,
+    )

@@ -1,0 +1,59 @@
+"""The command line: `python byol_tf/main.py --flagfile=flags/quickstart.flags`."""
+
+import importlib
+import os
+import pathlib
+import sys
+
+if __name__ == "__main__":
+    # Python puts this file's folder first, where `data` or `config` would
+    # hide other packages of these names.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+from byol_tf import command_line
+from byol_tf.config import Config, ConfigError
+
+# mode -> the jobs it consists of; each leaves its results in the run folder.
+JOBS = {
+    "pretrain": ("pretrain", "preview", "evaluate", "export"),
+    "evaluate": ("evaluate",),
+    "export": ("export",),
+    "preview": ("preview",),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the jobs that the flags ask for; returns the exit code."""
+    config = None
+    try:
+        config = command_line.parse(arguments)
+        if config is not None:
+            _run(config)
+    except ConfigError as error:
+        return _fail(2, str(error))
+    except OSError as error:
+        return _fail(1, f"--run_dir={config.run_dir}: {error}")
+    except KeyboardInterrupt:
+        return _fail(130, "interrupted; the same command goes on from there.")
+    return 0
+
+
+def _run(config: Config) -> None:
+    # What goes wrong comes as a Python exception; the C++ log adds noise only.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf  # Here, and not above: it takes seconds.
+
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    for job in JOBS[config.mode]:
+        importlib.import_module(f"byol_tf.{job}").run(config)
+    print(f"Report: {pathlib.Path(config.run_dir) / 'report.md'}")
+
+
+def _fail(code: int, message: str) -> int:
+    print(f"byol_tf: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

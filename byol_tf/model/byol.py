@@ -1,0 +1,240 @@
+"""BYOL: bootstrap your own latent (arXiv 2006.07733).
+
+Source: the paper's section 3.1, algorithm 1 and appendix J; the official
+`byol/byol_experiment.py`.
+"""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from byol_tf import augment
+from byol_tf.model import losses
+from byol_tf.model.heads import Network
+from byol_tf.optim.schedules import cosine_tau
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class BYOL(keras.Model):
+    """Learns an image encoder without labels, in `fit`.
+
+    The online network predicts, from one view of an image, the projection that
+    the target network makes of another. The target is a moving average of the
+    online network. What is worth keeping afterwards is `encoder`.
+
+    Args:
+      encoder: a built Keras model, float images [batch, height, width, 3] in
+        [0, 1] -> features [batch, d]. It becomes the online network's; the
+        target's is a second one of the same configuration, with an
+        initialisation of its own, as in the release.
+      projector_hidden: hidden length of projector and predictor.
+      projection_size: length of projections and predictions.
+      tau_base: the target's decay rate at step 0, in [0, 1]; it follows
+        `cosine_tau` to 1.
+      total_steps: number of optimizer steps of the whole training, K.
+      num_classes: of a linear classifier that learns beside, on features
+        through which no gradient passes; None for none.
+      image_size: height and width of the views; None for those of the images.
+      recipes: the augmentations T and T'.
+      seed: of the augmentation; step k's views are a function of seed and k.
+
+    `fit` takes batches of images or (images, labels). Images are uint8 in
+    [0, 255] or float in [0, 1], [batch, height, width, 1 or 3]; or two crops of
+    each, [batch, 2, height, width, 1 or 3], see `augment.two_views`. Labels are
+    int [batch]; -1 stands for an unknown one.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        projector_hidden: int = 4096,
+        projection_size: int = 256,
+        tau_base: float = 0.996,
+        total_steps: int = 1,
+        num_classes: int | None = None,
+        *,
+        image_size: int | None = None,
+        recipes: tuple[augment.Recipe, augment.Recipe] = (
+            augment.T,
+            augment.T_PRIME,
+        ),
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not encoder.built:
+            raise ValueError(
+                "BYOL needs a built encoder: call it once on an image, or "
+                "give its build() an input shape."
+            )
+        if not 0 <= tau_base <= 1:
+            raise ValueError(f"BYOL: tau_base={tau_base} is not in [0, 1].")
+        self.projector_hidden = projector_hidden
+        self.projection_size = projection_size
+        self.tau_base = tau_base
+        self.total_steps = total_steps
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.recipes = tuple(recipes)
+        self.seed = seed
+
+        heads = (projector_hidden, projection_size, num_classes)
+        self.online = Network(encoder, *heads, name="online")
+        twin = type(encoder).from_config(encoder.get_config())
+        self.target = Network(twin, *heads, name="target")
+        # Not `target.trainable = False`: that would put its BatchNorm in
+        # inference mode, and the target normalises by batch statistics.
+        for parameter in self.target.trainable_variables:
+            parameter.trainable = False
+        self.built = True
+
+    @property
+    def encoder(self) -> keras.Model:
+        """The online network's encoder."""
+        return self.online.encoder
+
+    def call(self, images, training=False):
+        """The encoder's features of the images."""
+        return self.encoder(images, training=training)
+
+    def compile(self, optimizer="rmsprop", **kwargs):
+        """As `keras.Model.compile`; the loss is BYOL's own."""
+        super().compile(optimizer=optimizer, **kwargs)
+        self.optimizer.build(self.online.trainable_variables)
+
+    def train_step(self, data):
+        """One step on a batch of images or (images, labels), for `fit`."""
+        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        view1, view2 = self.two_views(images)
+        return self.update(view1, view2, labels)
+
+    def two_views(self, images):
+        """The current step's views of the images: t(x), t ~ T; t'(x), t' ~ T'."""
+        step = tf.cast(self.optimizer.iterations, tf.int32)
+        seed = tf.stack([tf.constant(self.seed), step])
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return augment.two_views(
+            images,
+            tf.random.fold_in(seed, replica),
+            self.image_size,
+            self.recipes,
+        )
+
+    def forward(self, view1, view2):
+        """What both networks make of two views, as in a training step.
+
+        Nothing is updated: the BatchNorm statistics are as before.
+
+        Args:
+          view1: float [batch, height, width, 3] in [0, 1].
+          view2: another view of the same images.
+
+        Returns:
+          {"online": {...}, "target": {...}}, each with `embedding_view1`,
+          `projection_view1`, `prediction_view1`, `logits_view1` (if there is a
+          classifier) and the same for view 2; see `Network`.
+        """
+        with keras.StatelessScope():  # Keeps what BatchNorm would assign.
+            return {
+                network.name: {
+                    f"{name}_{view}": value
+                    for view, images in (("view1", view1), ("view2", view2))
+                    for name, value in network(images, training=True).items()
+                }
+                for network in (self.online, self.target)
+            }
+
+    def update(self, view1, view2, labels=None):
+        """One step on given views: algorithm 1 of the paper.
+
+        Args:
+          view1: float [batch, height, width, 3] in [0, 1].
+          view2: another view of the same images.
+          labels: int [batch], -1 for unknown; only the classifier sees them.
+
+        Returns:
+          A dict of scalars: `loss` (the sum of the next two), `repr_loss` in
+          [0, 8], `classif_loss` and `top1_accuracy` of the classifier on view
+          1 (0 without labels), and the step's `tau` and `learning_rate`.
+        """
+        target1 = self.target(view1, training=True)
+        target2 = self.target(view2, training=True)
+        with tf.GradientTape() as tape:
+            online1 = self.online(view1, training=True)
+            online2 = self.online(view2, training=True)
+            # Equation 2, plus the same with the views exchanged.
+            repr_loss = tf.reduce_mean(
+                losses.regression_loss(
+                    online1["prediction"],
+                    tf.stop_gradient(target2["projection"]),
+                )
+                + losses.regression_loss(
+                    online2["prediction"],
+                    tf.stop_gradient(target1["projection"]),
+                )
+            )
+            classif_loss, top1 = self._classification(online1, labels)
+            loss = repr_loss + classif_loss
+            # Keras sums gradients over replicas.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            scaled_loss = self.optimizer.scale_loss(loss / replicas)
+
+        # theta <- optimizer(theta, gradient, learning rate).
+        parameters = self.online.trainable_variables
+        gradients = tape.gradient(scaled_loss, parameters)
+        step = tf.convert_to_tensor(self.optimizer.iterations)
+        learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        self.optimizer.apply(gradients, parameters)
+
+        # Equation 1, with the new theta: xi <- tau xi + (1 - tau) theta.
+        tau = cosine_tau(step, self.tau_base, self.total_steps)
+        for online, target in zip(self.online.weights, self.target.weights):
+            if online.trainable:
+                target.assign(tau * target + (1 - tau) * online)
+
+        return {
+            "loss": loss,
+            "repr_loss": repr_loss,
+            "classif_loss": classif_loss,
+            "top1_accuracy": top1,
+            "tau": tau,
+            "learning_rate": learning_rate,
+        }
+
+    def _classification(self, outputs, labels):
+        """The classifier's loss and accuracy; zeros without labels."""
+        if "logits" not in outputs:
+            return tf.zeros([], self.variable_dtype), tf.zeros([])
+        logits = outputs["logits"]
+        if labels is None:
+            labels = tf.fill([tf.shape(logits)[0]], -1)
+        return (
+            losses.classification_loss(logits, labels),
+            losses.accuracy(logits, labels),
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "projector_hidden": self.projector_hidden,
+            "projection_size": self.projection_size,
+            "tau_base": self.tau_base,
+            "total_steps": self.total_steps,
+            "num_classes": self.num_classes,
+            "image_size": self.image_size,
+            "recipes": [dataclasses.asdict(r) for r in self.recipes],
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["encoder"] = keras.saving.deserialize_keras_object(
+            config["encoder"], custom_objects=custom_objects
+        )
+        config["recipes"] = tuple(
+            augment.Recipe.from_config(r) for r in config["recipes"]
+        )
+        return cls(**config)

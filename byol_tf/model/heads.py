@@ -1,0 +1,123 @@
+"""The heads on the encoder, and the network that they make together.
+
+Source: arXiv 2006.07733, section 3.1 and figure 2; the official
+`byol/byol_experiment.py` (`_forward`) and `byol/utils/networks.py` (`MLP`).
+"""
+
+import keras
+import tensorflow as tf
+
+from byol_tf.model.initializers import fan_in_truncated_normal
+from byol_tf.model.normalization import BatchNorm
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class MLP(keras.layers.Layer):
+    """Linear, BatchNorm, ReLU, linear: the projector and the predictor.
+
+    Args:
+      hidden: length of the hidden layer, which has a bias.
+      outputs: length of the output, which has neither bias nor BatchNorm.
+    """
+
+    def __init__(self, hidden: int, outputs: int, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = hidden
+        self.outputs = outputs
+        self.linear = keras.layers.Dense(
+            hidden, kernel_initializer=fan_in_truncated_normal(), name="linear"
+        )
+        self.norm = BatchNorm(name="batch_norm")
+        self.linear_1 = keras.layers.Dense(
+            outputs,
+            use_bias=False,
+            kernel_initializer=fan_in_truncated_normal(),
+            name="linear_1",
+        )
+
+    def build(self, input_shape):
+        self.linear.build(input_shape)
+        self.norm.build((None, self.hidden))
+        self.linear_1.build((None, self.hidden))
+
+    def call(self, inputs, training=False):
+        hidden = self.norm(self.linear(inputs), training=training)
+        return self.linear_1(tf.nn.relu(hidden))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden": self.hidden,
+            "outputs": self.outputs,
+        }
+
+
+class Network(keras.Model):
+    """Encoder f, projector g, predictor q, and a linear classifier.
+
+    The online and the target network are one each. The classifier learns on
+    features through which no gradient passes: it tells during pretraining what
+    the features are worth, and does not shape them.
+
+    Args:
+      encoder: a built Keras model, images -> [batch, features].
+      projector_hidden: hidden length of projector and predictor.
+      projection_size: output length of projector and predictor.
+      num_classes: of the classifier; None leaves it out.
+
+    Call arguments:
+      images: float [batch, height, width, 3] in [0, 1].
+      training: see `BatchNorm`.
+
+    Returns:
+      A dict, by the paper's names: `embedding` y [batch, features],
+      `projection` z and `prediction` q(z) [batch, projection_size], and
+      `logits` [batch, num_classes] if there is a classifier. In float32, or
+      float64 under that policy.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        projector_hidden: int,
+        projection_size: int,
+        num_classes: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.projector = MLP(
+            projector_hidden, projection_size, name="projector"
+        )
+        self.predictor = MLP(
+            projector_hidden, projection_size, name="predictor"
+        )
+        self.classifier = None
+        if num_classes:
+            self.classifier = keras.layers.Dense(
+                num_classes,
+                kernel_initializer=fan_in_truncated_normal(),
+                name="classifier",
+            )
+        features = encoder.compute_output_shape((None, None, None, 3))
+        self.projector.build(features)
+        self.predictor.build((None, projection_size))
+        if self.classifier is not None:
+            self.classifier.build(features)
+        self.built = True
+
+    def call(self, images, training=False):
+        embedding = self.encoder(images, training=training)
+        projection = self.projector(embedding, training=training)
+        prediction = self.predictor(projection, training=training)
+        outputs = {
+            "embedding": embedding,
+            "projection": projection,
+            "prediction": prediction,
+        }
+        if self.classifier is not None:
+            outputs["logits"] = self.classifier(tf.stop_gradient(embedding))
+        return {
+            name: tf.cast(value, self.variable_dtype)
+            for name, value in outputs.items()
+        }

@@ -1,0 +1,165 @@
+"""Batch normalisation as in the official release.
+
+Source: google-deepmind/deepmind-research `byol/utils/networks.py`, which uses
+dm-haiku's `BatchNorm` and `ExponentialMovingAverage`.
+"""
+
+import keras
+import tensorflow as tf
+
+# The dtypes for which TensorFlow has a fused training kernel.
+_FUSED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class BatchNorm(keras.layers.Layer):
+    """Normalises by batch statistics, and keeps debiased moving averages.
+
+    It differs from `keras.layers.BatchNormalization` in three ways, all of them
+    the official release's:
+
+    * The biased variance enters the moving average (no Bessel correction).
+    * The moving averages are debiased, as in Adam: after n updates the stored
+      value is the weighted mean of the n batch statistics seen so far, and the
+      zeros that a plain moving average starts from have no part in it.
+    * With several replicas the statistics are those of the global batch, by one
+      all-reduce per call of means and mean squares packed together.
+
+    Before the first update the moving mean is 0 and the moving variance 1.
+
+    Args:
+      momentum: decay of the moving averages, in [0, 1).
+      epsilon: added to the variance.
+      gamma_initializer: initial scale; the release has "zeros" for the last
+        normalisation of a bottleneck block, if the block is to start as the
+        identity.
+      cross_replica: whether replicas share their statistics.
+
+    Call arguments:
+      inputs: float [batch, channels] or [batch, height, width, channels].
+      training: True normalises by the batch's statistics and updates the
+        moving averages; False normalises by the moving averages.
+
+    Returns:
+      A tensor of the shape and dtype of `inputs`.
+    """
+
+    def __init__(
+        self,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        gamma_initializer="ones",
+        cross_replica: bool = True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.gamma_initializer = keras.initializers.get(gamma_initializer)
+        self.cross_replica = cross_replica
+
+    def build(self, input_shape):
+        shape = (input_shape[-1],)
+        statistic = dict(trainable=False, autocast=False, aggregation="mean")
+        self.gamma = self.add_weight(
+            name="gamma",
+            shape=shape,
+            initializer=self.gamma_initializer,
+            autocast=False,
+        )
+        self.beta = self.add_weight(
+            name="beta", shape=shape, initializer="zeros", autocast=False
+        )
+        self.moving_mean = self.add_weight(
+            name="moving_mean", shape=shape, initializer="zeros", **statistic
+        )
+        self.moving_variance = self.add_weight(
+            name="moving_variance", shape=shape, initializer="ones", **statistic
+        )
+        self.updates = self.add_weight(
+            name="updates",
+            shape=(),
+            initializer="zeros",
+            dtype="int64",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+
+    def call(self, inputs, training=False):
+        if not training:
+            return self._affine(inputs, self.moving_mean, self.moving_variance)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        shared = self.cross_replica and replicas > 1
+        if inputs.dtype in _FUSED_DTYPES and not shared:
+            outputs, mean, variance = self._fused(inputs)
+        else:
+            mean, variance = self._moments(inputs, shared)
+            outputs = self._affine(inputs, mean, variance)
+        self._update_moving_averages(mean, variance)
+        return outputs
+
+    def _affine(self, inputs, mean, variance):
+        """(inputs - mean) * gamma / sqrt(variance + epsilon) + beta."""
+        dtype = self.variable_dtype
+        scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
+        outputs = (tf.cast(inputs, dtype) - mean) * scale + self.beta
+        return tf.cast(outputs, inputs.dtype)
+
+    def _fused(self, inputs):
+        """The same by one kernel, and the batch's mean and biased variance."""
+        images = inputs if inputs.shape.rank == 4 else inputs[:, None, None, :]
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=images,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=tf.zeros([0]),
+            variance=tf.zeros([0]),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # The kernel returns the variance with Bessel's correction.
+        count = tf.cast(tf.reduce_prod(tf.shape(images)[:3]), variance.dtype)
+        variance *= (count - 1) / count
+        return tf.reshape(outputs, tf.shape(inputs)), mean, variance
+
+    def _moments(self, inputs, shared: bool):
+        """Mean and biased variance over all axes but the last."""
+        inputs = tf.cast(inputs, self.variable_dtype)
+        axes = list(range(inputs.shape.rank - 1))
+        packed = tf.stack(
+            [
+                tf.reduce_mean(inputs, axes),
+                tf.reduce_mean(tf.square(inputs), axes),
+            ]
+        )
+        if shared:
+            packed = tf.distribute.get_replica_context().all_reduce(
+                tf.distribute.ReduceOp.MEAN, packed
+            )
+        mean, mean_square = tf.unstack(packed)
+        return mean, mean_square - tf.square(mean)
+
+    def _update_moving_averages(self, mean, variance):
+        # Haiku stores hidden = momentum * hidden + (1 - momentum) * statistic
+        # and reads hidden / (1 - momentum ** updates). The value read obeys
+        # this recursion, so it is what we store.
+        self.updates.assign_add(1)
+        updates = tf.cast(self.updates.value, self.variable_dtype)
+        rate = (1 - self.momentum) / (1 - self.momentum**updates)
+        for average, statistic in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance),
+        ):
+            change = rate * (tf.stop_gradient(statistic) - average)
+            average.assign(average + change)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "gamma_initializer": keras.initializers.serialize(
+                self.gamma_initializer
+            ),
+            "cross_replica": self.cross_replica,
+        }

@@ -1,0 +1,271 @@
+"""The official ResNet encoder as a Keras model.
+
+Source: google-deepmind/deepmind-research `byol/utils/networks.py` (ResNet v1)
+and dm-haiku's `ResNet.BlockV1`.
+"""
+
+import keras
+import tensorflow as tf
+
+from byol_tf.model.initializers import fan_in_truncated_normal
+from byol_tf.model.normalization import BatchNorm
+
+# Mean and standard deviation of ImageNet's training images, RGB in [0, 1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STDDEV = (0.229, 0.224, 0.225)
+
+# depth -> (blocks per group, channels per group, bottleneck blocks?)
+DEPTHS = {
+    18: ((2, 2, 2, 2), (64, 128, 256, 512), False),
+    34: ((3, 4, 6, 3), (64, 128, 256, 512), False),
+    50: ((3, 4, 6, 3), (256, 512, 1024, 2048), True),
+    101: ((3, 4, 23, 3), (256, 512, 1024, 2048), True),
+    152: ((3, 8, 36, 3), (256, 512, 1024, 2048), True),
+    200: ((3, 24, 36, 3), (256, 512, 1024, 2048), True),
+}
+STEMS = ("imagenet", "cifar")
+
+
+def conv(filters: int, kernel_size: int, strides: int, name: str):
+    """A convolution as everywhere in the network: SAME padding, no bias."""
+    return keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=fan_in_truncated_normal(),
+        name=name,
+    )
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class ResidualBlock(keras.layers.Layer):
+    """relu(branch(x) + shortcut(x)): two 3x3 convolutions, or a bottleneck.
+
+    Args:
+      channels: output channels.
+      strides: of the block; in a bottleneck they are on the 3x3 convolution.
+      bottleneck: 1x1, 3x3, 1x1 convolutions, the first two with a quarter of
+        the channels, in place of two 3x3 ones.
+      projection: whether the shortcut is a 1x1 convolution and BatchNorm, or
+        the identity.
+      zero_init_gamma: whether the branch of a bottleneck starts at zero.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        strides: int,
+        bottleneck: bool,
+        projection: bool,
+        zero_init_gamma: bool = False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.strides = strides
+        self.bottleneck = bottleneck
+        self.projection = projection
+        self.zero_init_gamma = zero_init_gamma
+
+        if bottleneck:
+            inner = channels // 4
+            layers = ((inner, 1, 1), (inner, 3, strides), (channels, 1, 1))
+        else:
+            layers = ((channels, 3, strides), (channels, 3, 1))
+        self.convs = [
+            conv(*arguments, name=f"conv_{i}")
+            for i, arguments in enumerate(layers)
+        ]
+        last = "zeros" if bottleneck and zero_init_gamma else "ones"
+        gammas = ["ones"] * (len(layers) - 1) + [last]
+        self.norms = [
+            BatchNorm(gamma_initializer=gamma, name=f"batchnorm_{i}")
+            for i, gamma in enumerate(gammas)
+        ]
+        if projection:
+            self.shortcut_conv = conv(channels, 1, strides, "shortcut_conv")
+            self.shortcut_norm = BatchNorm(name="shortcut_batchnorm")
+
+    def build(self, input_shape):
+        shape = input_shape
+        for convolution, norm in zip(self.convs, self.norms):
+            convolution.build(shape)
+            shape = (*shape[:3], convolution.filters)
+            norm.build(shape)
+        if self.projection:
+            self.shortcut_conv.build(input_shape)
+            self.shortcut_norm.build(shape)
+
+    def call(self, inputs, training=False):
+        shortcut = inputs
+        if self.projection:
+            shortcut = self.shortcut_conv(shortcut)
+            shortcut = self.shortcut_norm(shortcut, training=training)
+        outputs = inputs
+        for convolution, norm in zip(self.convs[:-1], self.norms[:-1]):
+            outputs = tf.nn.relu(norm(convolution(outputs), training=training))
+        outputs = self.norms[-1](self.convs[-1](outputs), training=training)
+        return tf.nn.relu(outputs + shortcut)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "strides": self.strides,
+            "bottleneck": self.bottleneck,
+            "projection": self.projection,
+            "zero_init_gamma": self.zero_init_gamma,
+        }
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class ResNet(keras.Model):
+    """ResNet v1.5 with global average pooling, and no classifier.
+
+    Every group begins with a projection shortcut, in depths 18 and 34 as well.
+    Strided SAME convolutions pad as TensorFlow does, asymmetrically.
+
+    Args:
+      depth: 18, 34, 50, 101, 152 or 200; or None, and then `blocks`,
+        `channels` and `bottleneck` say what to build.
+      width: integer factor on the channels of the stem and of every group.
+      stem: "imagenet" (7x7 convolution with stride 2, then 3x3 max-pooling
+        with stride 2) or "cifar" (3x3 with stride 1, no pooling).
+      zero_init_gamma: whether bottleneck branches start at zero. More stable
+        for the first steps; the paper's results were obtained without.
+      blocks: number of blocks in each group, e.g. (2, 2, 2, 2).
+      channels: output channels of each group, e.g. (64, 128, 256, 512).
+      bottleneck: the kind of block, see `ResidualBlock`.
+      group_strides: stride of each group's first block; by default 1 for the
+        first group and 2 for the others.
+      stem_channels: output channels of the stem, before `width`.
+
+    Call arguments:
+      images: float [batch, height, width, 3] in [0, 1]; a single gray channel
+        stands for three equal ones. They are normalised here by the mean and
+        deviation of ImageNet.
+      training: whether BatchNorm uses, and updates from, batch statistics.
+
+    Returns:
+      Features, [batch, channels[-1] * width], in float32 (in float64 if the
+      dtype policy is float64).
+
+    Raises:
+      ValueError: for a depth, stem or list of groups that cannot be built.
+    """
+
+    def __init__(
+        self,
+        depth: int | None = None,
+        width: int = 1,
+        stem: str = "imagenet",
+        zero_init_gamma: bool = False,
+        *,
+        blocks: tuple[int, ...] | None = None,
+        channels: tuple[int, ...] | None = None,
+        bottleneck: bool = False,
+        group_strides: tuple[int, ...] | None = None,
+        stem_channels: int = 64,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if (depth is None) == (blocks is None or channels is None):
+            raise ValueError(
+                "ResNet needs either a depth, or blocks and channels; got "
+                f"depth={depth}, blocks={blocks}, channels={channels}."
+            )
+        if depth is not None:
+            if depth not in DEPTHS:
+                raise ValueError(
+                    f"ResNet depth {depth} is none of {', '.join(map(str, DEPTHS))}."
+                )
+            blocks, channels, bottleneck = DEPTHS[depth]
+        if group_strides is None:
+            group_strides = (1,) + (2,) * (len(blocks) - 1)
+        if not len(blocks) == len(channels) == len(group_strides):
+            raise ValueError(
+                "ResNet needs as many blocks as channels and strides; got "
+                f"blocks={blocks}, channels={channels}, "
+                f"group_strides={group_strides}."
+            )
+        if stem not in STEMS:
+            raise ValueError(f"ResNet stem {stem!r} is none of {STEMS}.")
+        if width < 1:
+            raise ValueError(f"ResNet width {width} is below 1.")
+        self.depth = depth
+        self.width = width
+        self.stem = stem
+        self.zero_init_gamma = zero_init_gamma
+        self.blocks = tuple(blocks)
+        self.channels = tuple(channels)
+        self.bottleneck = bottleneck
+        self.group_strides = tuple(group_strides)
+        self.stem_channels = stem_channels
+
+        size, strides = (7, 2) if stem == "imagenet" else (3, 1)
+        self.initial_conv = conv(
+            stem_channels * width, size, strides, "initial_conv"
+        )
+        self.initial_norm = BatchNorm(name="initial_batchnorm")
+        self.residual_blocks = [
+            ResidualBlock(
+                channels[g] * width,
+                strides=group_strides[g] if b == 0 else 1,
+                bottleneck=bottleneck,
+                projection=b == 0,
+                zero_init_gamma=zero_init_gamma,
+                name=f"block_group_{g}_block_{b}",
+            )
+            for g in range(len(blocks))
+            for b in range(blocks[g])
+        ]
+        self.build((None, None, None, 3))
+
+    @property
+    def num_features(self) -> int:
+        """Length of the feature vector of one image."""
+        return self.channels[-1] * self.width
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        self.initial_conv.build((None, None, None, 3))
+        shape = (None, None, None, self.initial_conv.filters)
+        self.initial_norm.build(shape)
+        for block in self.residual_blocks:
+            block.build(shape)
+            shape = (None, None, None, block.channels)
+        self.built = True
+
+    def call(self, images, training=False):
+        dtype = self.variable_dtype
+        images = tf.cast(images, dtype) - tf.constant(IMAGENET_MEAN, dtype)
+        images /= tf.constant(IMAGENET_STDDEV, dtype)
+        x = self.initial_conv(tf.cast(images, self.compute_dtype))
+        x = tf.nn.relu(self.initial_norm(x, training=training))
+        if self.stem == "imagenet":
+            x = tf.nn.max_pool2d(x, 3, 2, "SAME")
+        for block in self.residual_blocks:
+            x = block(x, training=training)
+        return tf.reduce_mean(tf.cast(x, dtype), axis=(1, 2))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_features)
+
+    def get_config(self):
+        config = {
+            "width": self.width,
+            "stem": self.stem,
+            "zero_init_gamma": self.zero_init_gamma,
+            "group_strides": self.group_strides,
+            "stem_channels": self.stem_channels,
+        }
+        if self.depth is not None:
+            config["depth"] = self.depth
+        else:
+            config["blocks"] = self.blocks
+            config["channels"] = self.channels
+            config["bottleneck"] = self.bottleneck
+        return {**super().get_config(), **config}

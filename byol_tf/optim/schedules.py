@@ -1,0 +1,85 @@
+"""Learning rate and target decay rate as functions of the step.
+
+Source: arXiv 2006.07733, sections 3.2 and 3.3; the official
+`byol/utils/schedules.py`.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+
+def cosine_decay(step: tf.Tensor, total_steps: int) -> tf.Tensor:
+    """(1 + cos(pi * step / total_steps)) / 2: from 1 to 0, and then 0."""
+    dtype = keras.config.floatx()
+    progress = tf.cast(step, dtype) / tf.cast(max(total_steps, 1), dtype)
+    return 0.5 * (1.0 + tf.cos(math.pi * tf.minimum(progress, 1.0)))
+
+
+def cosine_tau(step: tf.Tensor, tau_base: float, total_steps: int) -> tf.Tensor:
+    """The target's decay rate, 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2.
+
+    Args:
+      step: k, an integer scalar, 0 for the first step.
+      tau_base: its value at step 0, in [0, 1].
+      total_steps: K; from then on tau is 1.
+
+    Returns:
+      A scalar of dtype `keras.config.floatx()`.
+    """
+    return 1.0 - (1.0 - tau_base) * cosine_decay(step, total_steps)
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from 0, then cosine decay to 0, without restarts.
+
+    The peak is `base_rate * batch_size / 256`.
+
+    Args:
+      base_rate: learning rate for a batch of 256 images.
+      batch_size: images in a step, over all replicas.
+      total_steps: at which the rate reaches 0.
+      warmup_steps: at which it reaches its peak; 0 starts there.
+
+    Raises:
+      ValueError: if the warm-up is longer than the training.
+    """
+
+    def __init__(
+        self,
+        base_rate: float,
+        batch_size: int,
+        *,
+        total_steps: int,
+        warmup_steps: int = 0,
+    ):
+        if not 0 <= warmup_steps <= total_steps:
+            raise ValueError(
+                f"WarmupCosine: warmup_steps={warmup_steps} is not between 0 "
+                f"and total_steps={total_steps}."
+            )
+        self.base_rate = base_rate
+        self.batch_size = batch_size
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step):
+        dtype = keras.config.floatx()
+        peak = self.base_rate * self.batch_size / 256
+        warmup = tf.cast(step, dtype) / max(self.warmup_steps, 1)
+        decay = cosine_decay(
+            tf.cast(step, dtype) - self.warmup_steps,
+            self.total_steps - self.warmup_steps,
+        )
+        in_warmup = tf.cast(step, dtype) < self.warmup_steps
+        return peak * tf.where(in_warmup, warmup, decay)
+
+    def get_config(self):
+        return {
+            "base_rate": self.base_rate,
+            "batch_size": self.batch_size,
+            "total_steps": self.total_steps,
+            "warmup_steps": self.warmup_steps,
+        }

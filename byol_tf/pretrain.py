@@ -1,0 +1,100 @@
+"""The job `pretrain`: images in, an encoder and the record of its training out.
+
+It leaves in the run folder: config.json, flags.txt, metrics.jsonl,
+tensorboard/, checkpoints/, encoder.keras, plots/, report.json and report.md.
+"""
+
+import math
+import pathlib
+
+from byol_tf import report
+from byol_tf.config import Config
+from byol_tf.data.pipeline import open_dataset, training_batches
+from byol_tf.model.build import build_byol, recipes
+from byol_tf.training.checkpoints import Checkpoints
+from byol_tf.training.monitors import Monitor
+from byol_tf.training.run_folder import open_run_folder
+from byol_tf.training.run_log import RunLog, read_metrics
+
+
+def run(config: Config) -> None:
+    """Trains, from the last checkpoint in the run folder if there is one.
+
+    Raises:
+      ConfigError: if the settings cannot work, before anything is written.
+    """
+    dataset, config = open_dataset(config)
+    steps_per_epoch = dataset.train.size / config.batch_size
+    total_steps = config.steps or int(config.epochs * steps_per_epoch)
+    model = build_byol(
+        config, total_steps, steps_per_epoch, len(dataset.class_names)
+    )
+    folder = open_run_folder(config)
+
+    checkpoints = Checkpoints(
+        model,
+        folder / "checkpoints",
+        config.checkpoint_every,
+        config.keep_checkpoints,
+    )
+    first_step = checkpoints.restore()
+    log = RunLog(
+        folder,
+        Monitor(
+            model,
+            dataset,
+            config.image_size,
+            config.eval_crop,
+            config.monitor_images,
+        ),
+        first_step=first_step,
+        total_steps=total_steps,
+        batch_size=config.batch_size,
+        log_every=config.log_every,
+        monitor_every=config.monitor_every or max(total_steps // 20, 1),
+    )
+    if first_step < total_steps:
+        batches = training_batches(
+            dataset.train,
+            config.batch_size,
+            config.image_size,
+            config.seed,
+            recipes(config),
+            first_step,
+        )
+        model.fit(
+            batches,
+            steps_per_epoch=total_steps - first_step,
+            callbacks=[log, checkpoints],
+            shuffle=False,
+            verbose=0,
+        )
+    model.encoder.save(folder / "encoder.keras")
+    _report(config, model, folder)
+
+
+def _report(config: Config, model, folder: pathlib.Path) -> None:
+    rows = read_metrics(folder / "metrics.jsonl")
+    last = rows[-1]
+    seconds = sum(row["seconds"] for row in rows)
+    parameters = sum(
+        math.prod(v.shape) for v in model.encoder.trainable_variables
+    )
+    report.plot_training(rows, folder, config.projection_size)
+    report.update(
+        folder,
+        pretrain={
+            "dataset": config.dataset,
+            "encoder_parameters": parameters,
+            "batch_size": config.batch_size,
+            "steps": last["step"],
+            "seconds": seconds,
+            "images_per_second": last["step"] * config.batch_size / seconds,
+            "final_loss": last["repr_loss"],
+        },
+        collapse={
+            "projection_size": config.projection_size,
+            "projection_std": last["projection_std"],
+            "effective_rank": last["effective_rank"],
+        },
+    )

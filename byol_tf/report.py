@@ -1,0 +1,275 @@
+"""The report of a run: report.json in, report.md and plots out."""
+
+import json
+import math
+import pathlib
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+
+_SIZE = (7.0, 3.6)
+_DPI = 120
+
+
+def update(run_dir: pathlib.Path, **sections: dict) -> None:
+    """Puts sections into report.json, and writes report.md anew from it."""
+    path = run_dir / "report.json"
+    report = json.loads(path.read_text()) if path.exists() else {}
+    report |= sections
+    _write(path, json.dumps(report, indent=2) + "\n")
+    _write(run_dir / "report.md", _markdown(run_dir, report))
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(text)
+    partial.rename(path)
+
+
+# --- Plots --------------------------------------------------------------------
+
+
+def plot_training(
+    rows: list[dict[str, float]], run_dir: pathlib.Path, projection_size: int
+) -> None:
+    """Draws loss, tau and learning rate, kNN and collapse figures over time.
+
+    Args:
+      rows: of metrics.jsonl.
+      run_dir: the plots go to `plots/` in it.
+      projection_size: d, for the healthy deviation 1 / sqrt(d).
+    """
+    folder = run_dir / "plots"
+    folder.mkdir(exist_ok=True)
+
+    figure, axes = plt.subplots(figsize=_SIZE)
+    _line(axes, rows, "repr_loss", "BYOL loss (0 to 8)")
+    axes.set_ylabel("BYOL loss")
+    if any(row["classif_loss"] for row in rows):
+        other = axes.twinx()
+        _line(other, rows, "classif_loss", "classifier's loss", "tab:orange")
+        other.set_ylabel("cross-entropy of the linear classifier")
+        _legend(axes, other)
+    _save(figure, axes, folder / "loss.png", "Loss")
+
+    figure, axes = plt.subplots(figsize=_SIZE)
+    _line(axes, rows, "tau", "tau")
+    axes.set_ylabel("tau (target's decay rate)")
+    other = axes.twinx()
+    _line(other, rows, "learning_rate", "learning rate", "tab:orange")
+    other.set_ylabel("learning rate")
+    _legend(axes, other)
+    _save(figure, axes, folder / "tau.png", "Schedules")
+
+    if any("knn_top1" in row for row in rows):
+        figure, axes = plt.subplots(figsize=_SIZE)
+        _line(axes, rows, "knn_top1", "kNN top-1", scale=100, marker="o")
+        axes.set_ylabel("kNN top-1 on held-out images, %")
+        _save(figure, axes, folder / "knn.png", "Accuracy of the features")
+
+    figure, axes = plt.subplots(figsize=_SIZE)
+    healthy = 1 / math.sqrt(projection_size)
+    _line(axes, rows, "projection_std", "deviation of projections", marker="o")
+    axes.axhline(healthy, color="gray", linestyle="--", label="1 / sqrt(d)")
+    axes.axhline(
+        healthy / 2, color="tab:red", linestyle=":", label="half of that"
+    )
+    axes.set_ylim(0, None)
+    axes.set_ylabel("deviation over images")
+    other = axes.twinx()
+    _line(
+        other,
+        rows,
+        "effective_rank",
+        "effective rank",
+        "tab:orange",
+        marker="s",
+    )
+    other.set_ylim(1, projection_size)
+    other.set_ylabel(f"effective rank (of {projection_size})")
+    _legend(axes, other)
+    _save(figure, axes, folder / "collapse.png", "Has it collapsed?")
+
+
+def _line(axes, rows, name, label, color="tab:blue", scale=1.0, marker=None):
+    points = [(row["step"], scale * row[name]) for row in rows if name in row]
+    axes.plot(*zip(*points), color=color, label=label, marker=marker, ms=4)
+
+
+def _legend(axes, other) -> None:
+    handles = [a.get_legend_handles_labels() for a in (axes, other)]
+    axes.legend(*map(sum, zip(*handles), ([], [])), loc="best", framealpha=0.8)
+
+
+def _save(figure, axes, path: pathlib.Path, title: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel("optimizer step")
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=_DPI)
+    plt.close(figure)
+
+
+def draw_views(
+    originals: np.ndarray,
+    view1: np.ndarray,
+    view2: np.ndarray,
+    path: pathlib.Path,
+) -> None:
+    """A sheet of images, each above its two views.
+
+    Args:
+      originals, view1, view2: float [n, height, width, 3] in [0, 1].
+      path: of the PNG.
+    """
+    rows = (
+        ("image", originals),
+        ("view 1, t ~ T", view1),
+        ("view 2, t' ~ T'", view2),
+    )
+    figure, axes = plt.subplots(
+        3, len(originals), figsize=(1.1 * len(originals) + 1, 3.6)
+    )
+    for axis_row, (title, images) in zip(axes, rows):
+        for axis, image in zip(axis_row, images):
+            _picture(axis, image)
+        axis_row[0].set_ylabel(title, rotation=0, ha="right", va="center")
+    figure.tight_layout(pad=0.3)
+    figure.savefig(path, dpi=_DPI)
+    plt.close(figure)
+
+
+def draw_neighbours(
+    queries: list[tuple[np.ndarray, str]],
+    neighbours: list[list[tuple[np.ndarray, str]]],
+    path: pathlib.Path,
+) -> None:
+    """A sheet of test images, each left of its nearest training images.
+
+    Args:
+      queries: (image, class name) each.
+      neighbours: for each query, the same of the nearest ones, nearest first;
+        the name is green where it is the query's, and red where it is not.
+      path: of the PNG.
+    """
+    columns = 1 + len(neighbours[0])
+    figure, axes = plt.subplots(
+        len(queries), columns, figsize=(1.25 * columns, 1.45 * len(queries))
+    )
+    for row, (image, name), near in zip(axes, queries, neighbours):
+        _picture(row[0], image)
+        row[0].set_title(name, fontsize=8, fontweight="bold")
+        for axis, (other, other_name) in zip(row[1:], near):
+            _picture(axis, other)
+            color = "tab:green" if other_name == name else "tab:red"
+            axis.set_title(other_name, fontsize=8, color=color)
+    axes[0][0].set_ylabel("test image", fontsize=8)
+    figure.suptitle("Test images (left) and their nearest training images")
+    figure.tight_layout(pad=0.5)
+    figure.savefig(path, dpi=_DPI)
+    plt.close(figure)
+
+
+def _picture(axis, image) -> None:
+    axis.imshow(np.clip(image, 0, 1), interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+# --- Text ---------------------------------------------------------------------
+
+
+def _markdown(run_dir: pathlib.Path, report: dict) -> str:
+    parts = [f"# BYOL: {run_dir.name}\n"]
+    if "pretrain" in report:
+        parts.append(_pretrain_text(report["pretrain"], report["collapse"]))
+    if "evaluation" in report:
+        parts.append(_evaluation_text(report["evaluation"]))
+    if "export" in report:
+        parts.append(_export_text(report["export"]))
+    for title, names in (
+        ("Training", ("loss", "tau", "knn", "collapse")),
+        ("Images", ("augmented_pairs", "neighbours")),
+    ):
+        plots = [n for n in names if (run_dir / "plots" / f"{n}.png").exists()]
+        if plots:
+            parts.append(f"## {title}\n")
+            parts += [f"![{n}](plots/{n}.png)\n" for n in plots]
+    return "\n".join(parts)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _pretrain_text(pretrain: dict, collapse: dict) -> str:
+    healthy = 1 / math.sqrt(collapse["projection_size"])
+    verdict = (
+        "no collapse"
+        if collapse["projection_std"] > healthy / 2
+        else "COLLAPSED: below half of 1/sqrt(d)"
+    )
+    return "## Pretraining\n\n" + _table(
+        ["quantity", "value"],
+        [
+            ["data", pretrain["dataset"]],
+            ["encoder parameters", f"{pretrain['encoder_parameters']:,}"],
+            ["steps", f"{pretrain['steps']:,}"],
+            ["batch", f"{pretrain['batch_size']:,}"],
+            ["seconds of training", f"{pretrain['seconds']:.0f}"],
+            ["images per second", f"{pretrain['images_per_second']:.0f}"],
+            ["final BYOL loss (0 to 8)", f"{pretrain['final_loss']:.3f}"],
+            [
+                "deviation of the projections",
+                f"{collapse['projection_std']:.4f} (1/sqrt(d) is "
+                f"{healthy:.4f}: {verdict})",
+            ],
+            [
+                "effective rank of the projections",
+                f"{collapse['effective_rank']:.1f} of "
+                f"{collapse['projection_size']}",
+            ],
+        ],
+    )
+
+
+def _evaluation_text(evaluation: dict) -> str:
+    if "knn_top1" not in evaluation:
+        return f"## Evaluation\n\n{evaluation['skipped']}\n"
+    baselines = evaluation["baselines"]
+    rows = [
+        ("**learned encoder**", evaluation),
+        ("the same encoder, not trained", baselines["random_init"]),
+        ("raw pixels", baselines["raw_pixels"]),
+    ]
+    return (
+        "## Evaluation of the frozen encoder\n\n"
+        + _table(
+            ["features", "kNN top-1, %", "linear top-1, %"],
+            [
+                [
+                    name,
+                    f"{100 * row['knn_top1']:.1f}",
+                    f"{100 * row['linear_top1']:.1f}",
+                ]
+                for name, row in rows
+            ],
+        )
+        + f"\n{evaluation['train_images']:,} training and "
+        f"{evaluation['test_images']:,} test images. kNN: cosine similarity, "
+        f"{evaluation['neighbours']} neighbours, weighted votes. Linear: "
+        "logistic regression on standardised features, its l2 penalty chosen "
+        "on a tenth of the training images.\n"
+    )
+
+
+def _export_text(export: dict) -> str:
+    return (
+        "## Export\n\n`saved_model/`, loaded back, differs from the encoder by "
+        f"at most {export['max_abs_diff']:.1e}.\n"
+    )

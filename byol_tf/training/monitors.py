@@ -1,0 +1,65 @@
+"""What is measured at intervals while a model learns."""
+
+import numpy as np
+import tensorflow as tf
+
+from byol_tf.data.pipeline import evaluation_batches
+from byol_tf.data.sources import Dataset
+from byol_tf.evaluation.features import extract
+from byol_tf.evaluation.knn import knn_accuracy
+from byol_tf.model.byol import BYOL
+from byol_tf.training import collapse
+
+# Images whose projections tell of a collapse.
+COLLAPSE_IMAGES = 1024
+
+
+class Monitor:
+    """kNN accuracy on held-out images, and the collapse figures.
+
+    Args:
+      model: the model that learns.
+      dataset: whose first `bank` training images are compared with, and whose
+        first `bank // 5` test images are classified.
+      image_size: of the encoder's images.
+      crop: see `evaluation_batches`.
+      bank: number of training images.
+    """
+
+    def __init__(
+        self,
+        model: BYOL,
+        dataset: Dataset,
+        image_size: int,
+        crop: float,
+        bank: int,
+    ):
+        self._model = model
+
+        def first(source, count):
+            numbers = np.arange(min(count, source.size))
+            return evaluation_batches(source, image_size, crop, numbers)
+
+        self._bank = first(dataset.train, bank)
+        self._queries = None
+        if dataset.test is not None:
+            self._queries = first(dataset.test, bank // 5)
+
+    def measure(self) -> dict[str, float]:
+        """`projection_std`, `effective_rank`, and `knn_top1` with labels."""
+        features, labels = extract(self._model.encoder, self._bank)
+        projections = self._project(features[:COLLAPSE_IMAGES])
+        figures = {
+            "projection_std": collapse.projection_std(projections),
+            "effective_rank": collapse.effective_rank(projections),
+        }
+        if self._queries is not None:
+            queries, query_labels = extract(self._model.encoder, self._queries)
+            figures["knn_top1"] = knn_accuracy(
+                features, labels, queries, query_labels
+            )
+        return figures
+
+    def _project(self, features: np.ndarray) -> np.ndarray:
+        projector = self._model.online.projector
+        return projector(tf.constant(features), training=False).numpy()

@@ -1,0 +1,120 @@
+"""The record of a run as it goes: metrics.jsonl, TensorBoard, progress bar."""
+
+import json
+import pathlib
+import time
+
+import keras
+import tensorflow as tf
+import tqdm
+
+from byol_tf.training.monitors import Monitor
+
+_ON_THE_BAR = ("loss", "knn_top1", "projection_std", "tau", "learning_rate")
+
+
+class RunLog(keras.callbacks.Callback):
+    """Writes a row of metrics every `log_every` steps, and shows the newest.
+
+    Args:
+      folder: of the run. `metrics.jsonl` there is continued: rows of steps
+        from `first_step` on, left by an interrupted run, are dropped.
+      monitor: measures every `monitor_every` steps, and at the last.
+      first_step: number of steps that were done before.
+      total_steps: at which the run ends.
+      batch_size: images in a step.
+      log_every: steps.
+      monitor_every: steps.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        monitor: Monitor,
+        *,
+        first_step: int,
+        total_steps: int,
+        batch_size: int,
+        log_every: int,
+        monitor_every: int,
+    ):
+        super().__init__()
+        self._path = folder / "metrics.jsonl"
+        self._tensorboard = folder / "tensorboard"
+        self._monitor = monitor
+        self._step = first_step
+        self._total_steps = total_steps
+        self._batch_size = batch_size
+        self._log_every = log_every
+        self._monitor_every = monitor_every
+        self._shown = {}
+
+    def on_train_begin(self, logs=None):
+        rows = read_metrics(self._path)
+        kept = [row for row in rows if row["step"] <= self._step]
+        with self._path.open("w") as file:
+            for row in kept:
+                file.write(json.dumps(row) + "\n")
+        self._file = self._path.open("a")
+        self._writer = tf.summary.create_file_writer(str(self._tensorboard))
+        self._bar = tqdm.tqdm(
+            total=self._total_steps,
+            initial=self._step,
+            unit="step",
+            desc="pretrain",
+            dynamic_ncols=True,
+            mininterval=0.5,
+        )
+        self._row_step, self._row_time = self._step, time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step += 1
+        self._bar.update()
+        last = self._step == self._total_steps
+        measuring = last or self._step % self._monitor_every == 0
+        if not measuring and self._step % self._log_every:
+            return
+        seconds = time.perf_counter() - self._row_time
+        images = (self._step - self._row_step) * self._batch_size
+        row = {name: float(value) for name, value in logs.items()}
+        row |= {"seconds": seconds, "images_per_second": images / seconds}
+        if measuring:
+            row |= self._monitor.measure()
+        self._write(row)
+        self._row_step, self._row_time = self._step, time.perf_counter()
+
+    def on_train_end(self, logs=None):
+        self._bar.close()
+        self._file.close()
+        self._writer.close()
+
+    def _write(self, row: dict[str, float]) -> None:
+        self._file.write(json.dumps({"step": self._step} | row) + "\n")
+        self._file.flush()
+        with self._writer.as_default(step=self._step):
+            for name, value in row.items():
+                tf.summary.scalar(name, value)
+        self._shown |= row
+        self._bar.set_postfix(
+            {
+                name: f"{self._shown[name]:.4g}"
+                for name in _ON_THE_BAR
+                if name in self._shown
+            },
+            refresh=False,
+        )
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of a metrics.jsonl; none if there is no such file.
+
+    A last line that a crash cut short is left out.
+    """
+    rows = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows
