@@ -17,6 +17,9 @@ import tensorflow as tf
 # The colour operations, in the numbering that an `order` uses.
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
+# Named, so that it is the same on every kind of device.
+_ALGORITHM = "philox"
+
 # Weights of R, G and B in a gray value.
 LUMA = (0.2989, 0.5870, 0.1140)
 
@@ -88,48 +91,69 @@ def two_views(
     Returns:
       Two float32 tensors [batch, size, size, 3] in [0, 1].
     """
-    seeds = tf.unstack(tf.random.split(seed, 2))
+    seeds = tf.unstack(split(seed, 2))
+    images = to_float(images)
     if images.shape.rank == 5:
-        crops = [to_float_rgb(x) for x in tf.unstack(images, axis=1)]
+        crops = tf.unstack(images, axis=1)
     else:
-        images = to_float_rgb(images)
+        shape = tf.shape(images)
         height = size or images.shape[1]
         width = size or images.shape[2]
-        shape = tf.shape(images)
         crops = []
         for view_seed, recipe in zip(seeds, recipes):
             boxes = random_boxes(
                 tf.cast(shape[1:3], tf.float32),
                 shape[0],
-                tf.random.fold_in(view_seed, 1),
+                fold_in(view_seed, 1),
                 recipe,
             )
             crops.append(crop_and_resize(images, boxes, (height, width)))
     return tuple(
-        distort(crop, s, r) for crop, s, r in zip(crops, seeds, recipes)
+        to_rgb(distort(crop, view_seed, recipe))
+        for crop, view_seed, recipe in zip(crops, seeds, recipes)
     )
 
 
-def to_float_rgb(images: tf.Tensor) -> tf.Tensor:
-    """uint8 [0, 255] or float [0, 1], gray or RGB, to float32 RGB in [0, 1]."""
+def to_float(images: tf.Tensor) -> tf.Tensor:
+    """uint8 in [0, 255], or float in [0, 1], to float32 in [0, 1]."""
     if images.dtype.is_integer:
-        images = tf.cast(images, tf.float32) / 255.0
-    images = tf.cast(images, tf.float32)
-    if images.shape[-1] == 1:
-        images = tf.repeat(images, 3, axis=-1)
-    return images
+        return tf.cast(images, tf.float32) / 255.0
+    return tf.cast(images, tf.float32)
+
+
+def to_rgb(images: tf.Tensor) -> tf.Tensor:
+    """Three equal channels for a gray one."""
+    return tf.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
 
 
 # --- The random part: what is drawn, per image --------------------------------
+
+
+def split(seed: tf.Tensor, count: int) -> tf.Tensor:
+    """`count` seeds, int32 [count, 2], independent of each other."""
+    return tf.random.split(seed, count, alg=_ALGORITHM)
+
+
+def fold_in(seed: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    """A seed that depends on another and a number."""
+    return tf.random.fold_in(seed, number, alg=_ALGORITHM)
 
 
 class Draws:
     """Independent uniform numbers for a batch, from one random operation."""
 
     def __init__(self, batch: tf.Tensor, seed: tf.Tensor, count: int):
-        self._rows = iter(
-            tf.unstack(tf.random.stateless_uniform([count, batch], seed))
+        # Whole numbers, because XLA makes other floats of the same bits.
+        bits = tf.random.stateless_uniform(
+            [count, batch],
+            seed,
+            minval=None,
+            maxval=None,
+            dtype=tf.uint32,
+            alg=_ALGORITHM,
         )
+        leading = tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32))
+        self._rows = iter(tf.unstack(tf.cast(leading, tf.float32) * 2.0**-24))
 
     def uniform(self, low: float, high: float) -> tf.Tensor:
         """[batch], uniform in [low, high)."""
@@ -191,27 +215,22 @@ def distort(images: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     images = flip(images, draws.coin(recipe.flip))
 
     jittered = draws.coin(recipe.jitter)
+
+    def jitter(middle: float, reach: float) -> tf.Tensor:
+        drawn = draws.uniform(middle - reach, middle + reach)
+        return tf.where(jittered, drawn, middle)
+
     images = color_jitter(
         images,
         order=draws.permutation(4),
-        brightness=tf.where(
-            jittered,
-            draws.uniform(-recipe.brightness, recipe.brightness),
-            0.0,
-        ),
-        contrast=tf.where(
-            jittered,
-            draws.uniform(1 - recipe.contrast, 1 + recipe.contrast),
-            1.0,
-        ),
-        saturation=tf.where(
-            jittered,
-            draws.uniform(1 - recipe.saturation, 1 + recipe.saturation),
-            1.0,
-        ),
-        hue=tf.where(jittered, draws.uniform(-recipe.hue, recipe.hue), 0.0),
+        brightness=jitter(0.0, recipe.brightness),
+        contrast=jitter(1.0, recipe.contrast),
+        saturation=jitter(1.0, recipe.saturation),
+        hue=jitter(0.0, recipe.hue),
     )
-    images = select(draws.coin(recipe.grayscale), to_gray(images), images)
+    grayed = draws.coin(recipe.grayscale)
+    if images.shape[-1] == 3:
+        images = select(grayed, to_gray(images), images)
 
     sigma = draws.uniform(*recipe.blur_sigma)
     blurred = draws.coin(recipe.blur)
@@ -252,7 +271,8 @@ def color_jitter(images, order, brightness, contrast, saturation, hue):
     The result is clipped to [0, 1] after every operation.
 
     Args:
-      images: float [batch, height, width, 3] in [0, 1].
+      images: float [batch, height, width, 1 or 3] in [0, 1]; a gray image has
+        neither saturation nor hue.
       order: int [batch, 4]; row b lists the operations in the order in which
         image b goes through them, e.g. [BRIGHTNESS, HUE, CONTRAST, SATURATION].
       brightness: [batch], added.
@@ -268,11 +288,13 @@ def color_jitter(images, order, brightness, contrast, saturation, hue):
             tf.where(turn == BRIGHTNESS, brightness, 0.0),
             tf.where(turn == CONTRAST, contrast, 1.0),
         )
-        images = adjust_saturation_and_hue(
-            clip(images),
-            tf.where(turn == SATURATION, saturation, 1.0),
-            tf.where(turn == HUE, hue, 0.0),
-        )
+        images = clip(images)
+        if images.shape[-1] == 3:
+            images = adjust_saturation_and_hue(
+                images,
+                tf.where(turn == SATURATION, saturation, 1.0),
+                tf.where(turn == HUE, hue, 0.0),
+            )
     return clip(images)
 
 

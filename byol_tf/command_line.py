@@ -126,7 +126,7 @@ def _as_setting(field: dataclasses.Field, value):
     if not isinstance(field.default, tuple):
         return value
     try:
-        return tuple(field.metadata["type"](item) for item in value)
+        return tuple(field.metadata["type"](item) for item in value if item)
     except ValueError as error:
         raise ConfigError(
             f"--{field.name}={','.join(value)} is no list of numbers."

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import pathlib
 
+DEPTHS = (18, 34, 50, 101, 152, 200)
 MODES = ("pretrain", "evaluate", "export", "preview")
 
 # epochs -> (base learning rate, weight decay, tau_base); the official
@@ -155,18 +156,21 @@ class Config:
         "Blocks in each group, e.g. 1,1,1.",
         group=ENCODER,
         type=int,
+        low=1,
     )
     encoder_channels: tuple[int, ...] = setting(
         (),
         "Output channels of each group, e.g. 32,64,128.",
         group=ENCODER,
         type=int,
+        low=1,
     )
     encoder_group_strides: tuple[int, ...] = setting(
         (),
         "Stride of each group. By default 1,2,2,…",
         group=ENCODER,
         type=int,
+        low=1,
     )
     encoder_bottleneck: bool = setting(
         False,
@@ -393,8 +397,19 @@ class Config:
                 f"--epochs={self.epochs} has no published recipe (40, 100, 300 "
                 f"and 1000 have): give {', '.join(missing)} as well."
             )
-        if self.encoder_depth is None and not self.encoder_blocks:
-            object.__setattr__(self, "encoder_depth", 50)
+        if self.encoder_depth is None:
+            if not self.encoder_blocks:
+                object.__setattr__(self, "encoder_depth", 50)
+            elif len(self.encoder_blocks) != len(self.encoder_channels):
+                raise ConfigError(
+                    f"--encoder_blocks={as_text(self.encoder_blocks)} needs "
+                    "as many --encoder_channels."
+                )
+        elif self.encoder_depth not in DEPTHS:
+            raise ConfigError(
+                f"--encoder_depth={self.encoder_depth} is none of "
+                f"{as_text(DEPTHS)}."
+            )
         for name in ("blur", "solarize"):
             if len(getattr(self, name)) != 2:
                 raise ConfigError(
@@ -472,6 +487,10 @@ def _check_limits(field: dataclasses.Field, value) -> None:
         low, high = kind.get("low"), kind.get("high")
         # Written so that NaN is refused as well.
         if low is not None and not number >= low:
-            raise ConfigError(f"--{field.name}={value} is below {low}.")
+            raise ConfigError(
+                f"--{field.name}={as_text(value)} is below {low}."
+            )
         if high is not None and not number <= high:
-            raise ConfigError(f"--{field.name}={value} is above {high}.")
+            raise ConfigError(
+                f"--{field.name}={as_text(value)} is above {high}."
+            )

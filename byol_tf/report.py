@@ -167,9 +167,8 @@ def draw_neighbours(
             _picture(axis, other)
             color = "tab:green" if other_name == name else "tab:red"
             axis.set_title(other_name, fontsize=8, color=color)
-    axes[0][0].set_ylabel("test image", fontsize=8)
     figure.suptitle("Test images (left) and their nearest training images")
-    figure.tight_layout(pad=0.5)
+    figure.tight_layout(pad=0.5, rect=(0, 0, 1, 0.99))
     figure.savefig(path, dpi=_DPI)
     plt.close(figure)
 

@@ -60,23 +60,18 @@ def open_folder(path: str) -> Dataset:
     train = _open_files(files, labels)
     for name in TEST_FOLDERS:
         if class_names and (root / name).is_dir():
-            files, labels, test_names = _list_images(root / name)
-            unknown = sorted(set(test_names) - set(class_names))
-            if unknown or not test_names:
-                raise ConfigError(
-                    f"--dataset=folder:{path}: the classes of {root / name} "
-                    f"({', '.join(unknown) or 'none'}) are not those of train."
-                )
-            number = [class_names.index(name) for name in test_names]
-            labels = np.asarray(number, np.int32)[labels]
+            files, labels, _ = _list_images(root / name, class_names)
             return Dataset(train, _open_files(files, labels), class_names)
     return Dataset(train, None, class_names)
 
 
 def _list_images(
-    root: pathlib.Path,
+    root: pathlib.Path, known_classes: tuple[str, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Paths, labels and class names of all images below a folder."""
+    """Paths, labels and class names of all images below a folder.
+
+    With known classes, those are the labels, and there may be no others.
+    """
     files = sorted(
         os.path.join(folder, name)
         for folder, _, names in os.walk(root)
@@ -88,10 +83,20 @@ def _list_images(
             f"--dataset: {root} holds no image ({', '.join(SUFFIXES)})."
         )
     parts = [os.path.relpath(file, root).split(os.sep) for file in files]
-    classes = tuple(sorted({part[0] for part in parts}))
+    found = {part[0] for part in parts}
+    classes = known_classes or tuple(sorted(found))
     if len(classes) < 2 or any(len(part) == 1 for part in parts):
+        if known_classes:
+            raise ConfigError(
+                f"--dataset: images in {root} lie in no class's sub-folder."
+            )
         labels = np.full(len(files), UNLABELLED, np.int32)
         return np.array(files), labels, ()
+    if foreign := sorted(found - set(classes)):
+        raise ConfigError(
+            f"--dataset: {root} has classes ({', '.join(foreign)}) that train "
+            "has not."
+        )
     number = {name: i for i, name in enumerate(classes)}
     labels = np.array([number[part[0]] for part in parts], np.int32)
     return np.array(files), labels, classes

@@ -36,7 +36,7 @@ def two_crops(
         [
             random_crop(encoded, view_seed, size, recipe)
             for view_seed, recipe in zip(
-                tf.unstack(tf.random.split(seed, 2)), recipes
+                tf.unstack(augment.split(seed, 2)), recipes
             )
         ]
     )
@@ -70,7 +70,7 @@ def central_crops(images: tf.Tensor, size: int, share: float) -> tf.Tensor:
     """The same of decoded images, uint8 [batch, height, width, channels]."""
     y, x, side, _ = tf.unstack(_central_box(tf.shape(images)[1:3], share))
     crops = images[:, y : y + side, x : x + side]
-    return augment.to_float_rgb(_resize(crops, size))
+    return augment.to_rgb(_resize(crops, size))
 
 
 def _central_box(image_size: tf.Tensor, share: float) -> tf.Tensor:

@@ -99,7 +99,7 @@ def training_batches(
     def load_crops(position):
         number = example_order(position[None], source.size, seed)[0]
         encoded, label = source.read(number)
-        crop_seed = tf.random.fold_in([seed, 1], position)
+        crop_seed = augment.fold_in([seed, 1], position)
         crops = images.two_crops(encoded, crop_seed, image_size, recipes)
         return crops, label
 

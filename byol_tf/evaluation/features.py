@@ -1,5 +1,7 @@
 """The representation of a set of images: one vector each, and its label."""
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -22,12 +24,16 @@ def extract(
     Returns:
       float32 [n, d] and int32 [n].
     """
+    return _collect(_compiled(encoder), batches, title)
 
+
+@functools.lru_cache(maxsize=4)  # Monitoring asks again and again.
+def _compiled(encoder: keras.Model):
     @tf.function(reduce_retracing=True)
     def features_of(images):
         return tf.cast(encoder(images, training=False), tf.float32)
 
-    return _collect(features_of, batches, title)
+    return features_of
 
 
 def raw_pixels(

@@ -86,6 +86,8 @@ def build_byol(
         warmup_steps=min(warmup_steps, total_steps),
     )
     model.compile(LARS(learning_rate, weight_decay=config.weight_decay))
+    # Now, so that a checkpoint finds the optimizer's variables.
+    model.optimizer.build(model.trainable_variables)
     return model
 
 

@@ -98,11 +98,6 @@ class BYOL(keras.Model):
         """The encoder's features of the images."""
         return self.encoder(images, training=training)
 
-    def compile(self, optimizer="rmsprop", **kwargs):
-        """As `keras.Model.compile`; the loss is BYOL's own."""
-        super().compile(optimizer=optimizer, **kwargs)
-        self.optimizer.build(self.online.trainable_variables)
-
     def train_step(self, data):
         """One step on a batch of images or (images, labels), for `fit`."""
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -116,7 +111,7 @@ class BYOL(keras.Model):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         return augment.two_views(
             images,
-            tf.random.fold_in(seed, replica),
+            augment.fold_in(seed, replica),
             self.image_size,
             self.recipes,
         )

@@ -69,6 +69,10 @@ class ResidualBlock(keras.layers.Layer):
         self.projection = projection
         self.zero_init_gamma = zero_init_gamma
 
+        if bottleneck and channels % 4:
+            raise ValueError(
+                f"A bottleneck's channels ({channels}) must be divisible by 4."
+            )
         if bottleneck:
             inner = channels // 4
             layers = ((inner, 1, 1), (inner, 3, strides), (channels, 1, 1))

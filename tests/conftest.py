@@ -1,0 +1,74 @@
+"""What all tests share: one seed, and small networks and folders of images."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+import byol_tf
+from byol_tf.data.bundled import open_bundled
+
+
+def pytest_configure():
+    # Two devices, for the tests of replicas; must precede any operation.
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * 2,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def mirrored() -> tf.distribute.Strategy:
+    """Two replicas. One for all tests: the collectives of two would mix."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture
+def float64():
+    """Everything in float64, for comparisons with NumPy."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+
+
+def tiny_encoder() -> byol_tf.ResNet:
+    """A network of two small groups."""
+    return byol_tf.ResNet(blocks=(1, 1), channels=(8, 16), stem_channels=8)
+
+
+def tiny_model(total_steps: int = 100, **arguments) -> byol_tf.BYOL:
+    """A compiled BYOL model on a tiny encoder."""
+    model = byol_tf.BYOL(
+        tiny_encoder(),
+        projector_hidden=16,
+        projection_size=8,
+        total_steps=total_steps,
+        **{"num_classes": 3, "tau_base": 0.9} | arguments,
+    )
+    schedule = byol_tf.WarmupCosine(1.0, 256, total_steps=total_steps)
+    model.compile(byol_tf.LARS(schedule, weight_decay=1e-3))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def save_images(folder, count: int, size=(40, 30), suffix="jpg", first=0):
+    """Writes bundled images, resized to (width, height), as colour files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    photos = open_bundled().train.images[first : first + count, ..., 0]
+    for i, photo in enumerate(photos):
+        image = PIL.Image.fromarray(
+            np.stack([photo, photo // 2, 255 - photo], -1)
+        )
+        image.resize(size).save(folder / f"{first + i:03d}.{suffix}")

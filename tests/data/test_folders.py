@@ -1,0 +1,161 @@
+"""Folders of real image files, and what is wrong with some of them."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+from conftest import save_images
+
+from byol_tf.config import ConfigError
+from byol_tf.data.folders import open_folder
+from byol_tf.data.sources import ArraySource, EncodedSource
+
+
+def labels_of(source) -> list[int]:
+    if isinstance(source, ArraySource):
+        return source.labels.tolist()
+    return [
+        int(source.read(tf.constant(i, tf.int64))[1])
+        for i in range(source.size)
+    ]
+
+
+def test_train_and_test_folders(tmp_path):
+    save_images(tmp_path / "train/shoe", 3)
+    save_images(tmp_path / "train/bag", 2, first=3)
+    save_images(tmp_path / "test/shoe", 2, first=5)
+    dataset = open_folder(str(tmp_path))
+    assert dataset.class_names == ("bag", "shoe")
+    assert labels_of(dataset.train) == [0, 0, 1, 1, 1]
+    assert labels_of(dataset.test) == [1, 1]
+
+
+def test_files_of_one_size_are_held_in_memory(tmp_path):
+    save_images(tmp_path / "a", 2, suffix="png")
+    save_images(tmp_path / "b", 2, suffix="bmp")
+    train = open_folder(str(tmp_path)).train
+    assert isinstance(train, ArraySource)
+    assert train.images.shape[1:] == (30, 40, 3)
+    # PNG and BMP lose nothing, so the pixels are those of the files.
+    files = sorted(tmp_path.rglob("*.*"))
+    found = {image.tobytes() for image in train.images}
+    written = {np.asarray(PIL.Image.open(f)).tobytes() for f in files}
+    assert found <= written
+
+
+def test_files_of_several_sizes_are_read_when_needed(tmp_path):
+    save_images(tmp_path / "a", 3, size=(40, 30))
+    save_images(tmp_path / "a", 3, size=(50, 26), first=3)
+    dataset = open_folder(str(tmp_path))
+    assert isinstance(dataset.train, EncodedSource)
+    assert dataset.train.smallest == 26
+    encoded, label = dataset.train.read(tf.constant(4, tf.int64))
+    assert encoded == (tmp_path / "a/004.jpg").read_bytes()
+    assert label == -1
+
+
+def test_a_tenth_is_held_out_without_a_test_folder(tmp_path):
+    save_images(tmp_path / "a", 30)
+    save_images(tmp_path / "b", 30, first=30)
+    dataset = open_folder(str(tmp_path))
+    assert (dataset.train.size, dataset.test.size) == (54, 6)
+    images = [
+        i.tobytes() for i in (*dataset.train.images, *dataset.test.images)
+    ]
+    assert len(set(images)) == 60
+    again = open_folder(str(tmp_path))
+    np.testing.assert_array_equal(dataset.test.images, again.test.images)
+
+
+@pytest.mark.parametrize("place", [".", "one", "deep/er"])
+def test_images_without_classes(tmp_path, place):
+    save_images(tmp_path / place, 4)
+    (tmp_path / "notes.txt").write_text("not an image, and not named like one")
+    dataset = open_folder(str(tmp_path))
+    assert dataset.class_names == ()
+    assert dataset.test is None
+    assert labels_of(dataset.train) == [-1] * 4
+
+
+def test_gray_and_palette_files_become_rgb(tmp_path):
+    gradient = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
+    PIL.Image.fromarray(gradient).save(tmp_path / "gray.png")
+    PIL.Image.fromarray(gradient).convert("P").save(tmp_path / "palette.png")
+    images = open_folder(str(tmp_path)).train.images
+    for image in images:
+        np.testing.assert_array_equal(image, np.stack([gradient] * 3, -1))
+
+
+def make_nothing(path):
+    return "does not exist"
+
+
+def make_file(path):
+    path.write_text("x")
+    return "is a file"
+
+
+def make_empty(path):
+    path.mkdir()
+    return "holds no image"
+
+
+def make_other_files(path):
+    path.mkdir()
+    (path / "a.txt").write_text("x")
+    return "holds no image"
+
+
+def make_no_image(path):
+    save_images(path, 2)
+    (path / "broken.jpg").write_text("this is text")
+    return "broken.jpg is no image"
+
+
+def make_empty_image(path):
+    save_images(path, 2)
+    (path / "empty.png").write_bytes(b"")
+    return "empty.png is no image"
+
+
+def make_truncated_image(path):
+    save_images(path, 2)
+    whole = (path / "000.jpg").read_bytes()
+    (path / "short.jpg").write_bytes(whole[: len(whole) // 2])
+    return "short.jpg is no image"
+
+
+def make_foreign_test_classes(path):
+    save_images(path / "train/a", 2)
+    save_images(path / "train/b", 2)
+    save_images(path / "test/c", 2)
+    save_images(path / "test/a", 2)
+    return r"classes \(c\) that train has not"
+
+
+def make_empty_train(path):
+    (path / "train").mkdir(parents=True)
+    save_images(path / "test/a", 2)
+    return "train holds no image"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make_nothing,
+        make_file,
+        make_empty,
+        make_other_files,
+        make_no_image,
+        make_empty_image,
+        make_truncated_image,
+        make_foreign_test_classes,
+        make_empty_train,
+    ],
+)
+def test_bad_folders_are_named(tmp_path, make):
+    message = make(tmp_path / "images")
+    with pytest.raises(ConfigError, match=message) as error:
+        open_folder(str(tmp_path / "images"))
+    assert "--dataset" in str(error.value)
+    assert "\n" not in str(error.value)

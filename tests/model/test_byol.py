@@ -1,0 +1,253 @@
+"""The training step: its arithmetic, who learns from what, and `fit`."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_encoder, tiny_model
+
+import byol_tf
+
+
+def views(count=8, size=16):
+    random = np.random.RandomState(0)
+    view1, view2 = random.rand(2, count, size, size, 3).astype(np.float32)
+    return view1, view2, random.randint(0, 3, count).astype(np.int32)
+
+
+def values(network) -> list[np.ndarray]:
+    return [weight.numpy() for weight in network.weights]
+
+
+def test_target_moves_by_equation_1(float64):
+    model = tiny_model(total_steps=10)
+    model.optimizer.iterations.assign(4)
+    before = values(model.target)
+    logs = model.update(*views())
+    tau = 1 - (1 - 0.9) * (np.cos(np.pi * 4 / 10) + 1) / 2
+    np.testing.assert_allclose(logs["tau"], tau, rtol=1e-12)
+    compared = 0
+    for old, online, target in zip(
+        before, model.online.weights, model.target.weights, strict=True
+    ):
+        if online.trainable:
+            compared += 1
+            expected = tau * old + (1 - tau) * online.numpy()
+            np.testing.assert_allclose(target, expected, rtol=1e-12)
+    assert compared == len(model.online.trainable_variables)
+
+
+def test_loss_is_symmetric_sum_of_both_predictions():
+    model = tiny_model()
+    view1, view2, labels = views()
+    networks = model.forward(view1, view2)
+    expected = 0
+    for own, other in (("view1", "view2"), ("view2", "view1")):
+        prediction = networks["online"][f"prediction_{own}"].numpy()
+        projection = networks["target"][f"projection_{other}"].numpy()
+        prediction /= np.linalg.norm(prediction, axis=1, keepdims=True)
+        projection /= np.linalg.norm(projection, axis=1, keepdims=True)
+        expected += np.mean(np.sum((prediction - projection) ** 2, axis=1))
+    logs = model.update(view1, view2, labels)
+    np.testing.assert_allclose(logs["repr_loss"], expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        logs["loss"], logs["repr_loss"] + logs["classif_loss"], rtol=1e-6
+    )
+
+
+def test_forward_leaves_the_model_as_it_is():
+    model = tiny_model()
+    before = values(model)
+    outputs = model.forward(*views()[:2])
+    assert set(outputs) == {"online", "target"}
+    assert set(outputs["online"]) == {
+        f"{name}_{view}"
+        for name in ("embedding", "projection", "prediction", "logits")
+        for view in ("view1", "view2")
+    }
+    for old, new in zip(before, values(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_classifier_does_not_shape_the_encoder():
+    # Another initialisation of the classifier alone changes nothing else.
+    models = [tiny_model(), tiny_model()]
+    models[1].set_weights(models[0].get_weights())
+    models[1].online.classifier.kernel.assign_add(
+        np.random.randn(16, 3).astype(np.float32)
+    )
+    view1, view2, labels = views()
+    for model in models:
+        for _ in range(2):
+            model.update(view1, view2, labels)
+    a, b = (values(model.online.encoder) for model in models)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert not np.allclose(*(m.online.classifier.kernel for m in models))
+
+
+def test_target_starts_apart_and_gets_no_gradient():
+    model = tiny_model(tau_base=1.0)
+    assert not np.allclose(
+        model.online.encoder.initial_conv.kernel,
+        model.target.encoder.initial_conv.kernel,
+    )
+    assert model.target.trainable_variables == []
+    assert model.trainable_variables == model.online.trainable_variables
+    before = values(model.target)
+    model.update(*views())
+    for old, weight, online in zip(
+        before, model.target.weights, model.online.weights, strict=True
+    ):
+        if online.trainable:  # With tau = 1 nothing else could move it.
+            np.testing.assert_array_equal(old, weight)
+
+
+def test_target_normalises_by_batches_and_keeps_its_own_statistics():
+    model = tiny_model()
+    model.update(*views())
+    online = model.online.encoder.initial_norm
+    target = model.target.encoder.initial_norm
+    # Two views, two updates; of activations of another network.
+    assert int(online.updates.value) == int(target.updates.value) == 2
+    assert not np.allclose(online.moving_mean, target.moving_mean)
+    view1, _, _ = views()
+    assert not np.allclose(
+        model.target(view1, training=True)["projection"],
+        model.target(view1, training=False)["projection"],
+    )
+
+
+def test_gradients_are_those_of_finite_differences(float64):
+    model = tiny_model(num_classes=None, tau_base=1.0)
+    view1, view2, _ = views(4, 8)
+    sgd = keras.optimizers.SGD(1.0)
+    model.compile(sgd)
+    kernel = model.online.predictor.linear_1.kernel
+    start = [w.numpy() for w in model.weights]
+    model.update(view1, view2)
+    gradient = start_of(model, start, kernel) - kernel.numpy()
+
+    def loss(change):
+        model.set_weights(start)
+        kernel.assign_add(change)
+        return float(model.update(view1, view2)["loss"])
+
+    step = np.zeros(kernel.shape)
+    step[3, 2] = 1e-5
+    measured = (loss(step) - loss(-step)) / 2e-5
+    np.testing.assert_allclose(gradient[3, 2], measured, rtol=1e-5)
+
+
+def start_of(model, start, kernel):
+    return next(
+        value
+        for value, weight in zip(start, model.weights, strict=True)
+        if weight is kernel
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_fit_learns_from_images_with_and_without_labels(channels, labelled):
+    images = np.random.randint(0, 256, (32, 20, 20, channels), np.uint8)
+    labels = np.arange(32, dtype=np.int32) % 3
+    data = (images, labels) if labelled else images
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(8)
+    model = tiny_model(total_steps=8, image_size=16)
+    before = values(model.online)
+    history = model.fit(dataset, epochs=2, verbose=0).history
+    assert int(model.optimizer.iterations.numpy()) == 8
+    assert 0 < history["repr_loss"][-1] < 8
+    assert (history["classif_loss"][-1] > 0) == labelled
+    assert not np.allclose(before[0], values(model.online)[0])
+
+
+def test_fit_takes_arrays_and_two_crops():
+    crops = np.random.rand(16, 2, 16, 16, 3).astype(np.float32)
+    model = tiny_model(num_classes=None)
+    model.fit(crops, batch_size=8, verbose=0)
+    assert int(model.optimizer.iterations.numpy()) == 2
+
+
+def test_predict_gives_the_encoders_features():
+    model = tiny_model()
+    images = np.random.rand(4, 16, 16, 3).astype(np.float32)
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0),
+        model.encoder(images),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_same_seed_same_run():
+    images = np.random.rand(16, 16, 16, 3).astype(np.float32)
+
+    def trained(augmentation_seed):
+        keras.utils.set_random_seed(7)
+        model = tiny_model(seed=augmentation_seed)
+        model.fit(images, batch_size=8, shuffle=False, verbose=0)
+        return model.encoder.initial_conv.kernel.numpy()
+
+    np.testing.assert_allclose(trained(0), trained(0), rtol=1e-6)
+    assert not np.allclose(trained(0), trained(1), rtol=1e-6)
+
+
+def test_works_with_any_keras_encoder():
+    encoder = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(8, 3),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    model = byol_tf.BYOL(encoder, 16, 8, total_steps=4)
+    model.compile(keras.optimizers.SGD(0.1))
+    view1, view2, _ = views()
+    assert np.isfinite(model.update(view1, view2)["loss"])
+
+
+def test_unbuilt_encoder_and_impossible_tau_are_refused():
+    unbuilt = keras.Sequential([keras.layers.GlobalAveragePooling2D()])
+    with pytest.raises(ValueError, match="built encoder"):
+        byol_tf.BYOL(unbuilt)
+    with pytest.raises(ValueError, match=r"tau_base=1\.5"):
+        byol_tf.BYOL(tiny_encoder(), tau_base=1.5)
+
+
+def test_whole_model_saves_and_goes_on(tmp_path):
+    model = tiny_model()
+    view1, view2, labels = views()
+    model.update(view1, view2, labels)
+    model.save(tmp_path / "byol.keras")
+    copy = keras.saving.load_model(tmp_path / "byol.keras")
+    assert copy.get_config() == model.get_config()
+    assert int(copy.optimizer.iterations.numpy()) == 1
+    logs = [m.update(view1, view2, labels) for m in (model, copy)]
+    for name, value in logs[0].items():
+        np.testing.assert_allclose(logs[1][name], value, rtol=1e-5)
+
+
+def test_two_replicas_equal_one(float64, mirrored):
+    view1, view2, labels = views(8)
+    single = tiny_model()
+    with mirrored.scope():
+        double = tiny_model()
+    double.set_weights(single.get_weights())
+
+    batches = tf.data.Dataset.from_tensor_slices((view1, view2, labels))
+    distributed = mirrored.experimental_distribute_dataset(batches.batch(8))
+
+    @tf.function
+    def step(batch):
+        return mirrored.run(double.update, batch)
+
+    for _ in range(3):
+        for batch in distributed:
+            step(batch)
+        single.update(view1, view2, labels)
+    for weight, other in zip(double.weights, single.weights, strict=True):
+        np.testing.assert_allclose(
+            weight, other, rtol=1e-9, atol=1e-12, err_msg=weight.path
+        )

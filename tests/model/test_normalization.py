@@ -1,0 +1,124 @@
+"""BatchNorm against NumPy, and against Haiku's moving average."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from byol_tf import BatchNorm
+
+
+def random_layer(channels: int, **arguments) -> BatchNorm:
+    layer = BatchNorm(**arguments)
+    layer.build((None, channels))
+    random = np.random.RandomState(1)
+    layer.gamma.assign(1 + 0.2 * random.randn(channels))
+    layer.beta.assign(0.1 * random.randn(channels))
+    return layer
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (4, 6, 7, 5)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_training_equals_numpy(shape, dtype):
+    # float32 goes through the fused kernel, float64 through the moments.
+    layer = random_layer(5, dtype=dtype)
+    x = (3 + 2 * np.random.RandomState(0).randn(*shape)).astype(dtype)
+    axes = tuple(range(len(shape) - 1))
+    mean, variance = x.mean(axes), x.var(axes)
+    expected = (x - mean) / np.sqrt(variance + 1e-5)
+    expected = expected * layer.gamma.numpy() + layer.beta.numpy()
+    tolerance = 2e-5 if dtype == "float32" else 1e-12
+    np.testing.assert_allclose(
+        layer(x, training=True), expected, rtol=tolerance, atol=tolerance
+    )
+    # One debiased update: exactly this batch's statistics.
+    np.testing.assert_allclose(layer.moving_mean, mean, rtol=tolerance)
+    np.testing.assert_allclose(layer.moving_variance, variance, rtol=tolerance)
+
+
+def test_moving_average_is_haikus_debiased_one(float64):
+    layer = random_layer(3)
+    random = np.random.RandomState(2)
+    hidden = np.zeros(3)
+    for update in range(1, 6):
+        x = random.randn(16, 3) + update
+        layer(x, training=True)
+        hidden = 0.9 * hidden + 0.1 * x.mean(0)
+        average = hidden / (1 - 0.9**update)
+        np.testing.assert_allclose(layer.moving_mean, average, rtol=1e-12)
+    assert int(layer.updates.value) == 5
+
+
+def test_inference_uses_moving_averages_and_leaves_them(float64):
+    layer = random_layer(3)
+    layer(np.random.RandomState(0).randn(16, 3) * 2 + 1, training=True)
+    before = [w.numpy() for w in layer.weights]
+    x = np.random.RandomState(1).randn(4, 2, 2, 3)
+    mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+    expected = (x - mean) / np.sqrt(variance + 1e-5)
+    expected = expected * layer.gamma.numpy() + layer.beta.numpy()
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-12)
+    for weight, value in zip(layer.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_before_the_first_update_it_is_affine():
+    layer = random_layer(3)
+    x = np.random.RandomState(0).randn(4, 3).astype(np.float32)
+    expected = x / np.sqrt(1 + 1e-5) * layer.gamma + layer.beta
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-5)
+
+
+def gradients(layer, x):
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(tf.sin(layer(x, training=True)))
+    return tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+
+
+def test_fused_gradients_equal_those_of_the_formula():
+    x = np.random.RandomState(0).randn(8, 3, 3, 4)
+    fused = gradients(random_layer(4), x.astype(np.float32))
+    exact = gradients(random_layer(4, dtype="float64"), x)
+    for a, b in zip(fused, exact, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_two_replicas_normalise_by_the_global_batch(float64, mirrored):
+    x = np.random.RandomState(0).randn(8, 3)
+    with mirrored.scope():
+        layer = random_layer(3)
+    batches = tf.data.Dataset.from_tensor_slices(x).batch(8)
+    (batch,) = mirrored.experimental_distribute_dataset(batches)
+
+    @tf.function
+    def normalized(batch):
+        return mirrored.run(lambda x: layer(x, training=True), (batch,))
+
+    outputs = normalized(batch)
+    single = random_layer(3)
+    np.testing.assert_allclose(
+        np.concatenate(mirrored.experimental_local_results(outputs)),
+        single(x, training=True),
+        rtol=1e-12,
+    )
+    np.testing.assert_allclose(
+        layer.moving_variance, single.moving_variance, rtol=1e-12
+    )
+
+
+def test_config_round_trip():
+    layer = BatchNorm(0.8, 1e-3, "zeros", cross_replica=False, name="n")
+    config = layer.get_config()
+    copy = BatchNorm.from_config(config)
+    assert copy.get_config() == config
+    copy.build((None, 2))
+    np.testing.assert_array_equal(copy.gamma, [0, 0])
+
+
+def test_mixed_precision_keeps_dtype_and_float32_statistics():
+    layer = BatchNorm(dtype="mixed_bfloat16")
+    x = tf.cast(tf.random.normal([64, 4]), tf.bfloat16)
+    assert layer(x, training=True).dtype == tf.bfloat16
+    assert keras.backend.standardize_dtype(layer.moving_mean.dtype) == "float32"

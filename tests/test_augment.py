@@ -1,0 +1,263 @@
+"""Each operation against tf.image or its definition; what is drawn, and how."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from byol_tf import augment
+from byol_tf.augment import BRIGHTNESS, CONTRAST, HUE, SATURATION, Recipe
+
+
+@pytest.fixture
+def images():
+    return np.random.RandomState(0).rand(4, 24, 20, 3).astype(np.float32)
+
+
+def each(*values) -> tf.Tensor:
+    return tf.constant(values, tf.float32)
+
+
+NOTHING = {
+    "brightness": each(0, 0, 0, 0),
+    "contrast": each(1, 1, 1, 1),
+    "saturation": each(1, 1, 1, 1),
+    "hue": each(0, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize(
+    "name, values, reference",
+    [
+        ("brightness", (-0.4, -0.1, 0.2, 0.4), tf.image.adjust_brightness),
+        ("contrast", (0.6, 0.9, 1.0, 1.4), tf.image.adjust_contrast),
+        ("saturation", (0.8, 0.9, 1.1, 1.2), tf.image.adjust_saturation),
+        ("hue", (-0.1, -0.03, 0.05, 0.1), tf.image.adjust_hue),
+    ],
+)
+def test_colour_operations_equal_tf_image(images, name, values, reference):
+    order = tf.tile([[HUE, SATURATION, CONTRAST, BRIGHTNESS]], [4, 1])
+    parameters = NOTHING | {name: each(*values)}
+    ours = augment.color_jitter(images, order, **parameters)
+    for image, value, result in zip(images, values, ours, strict=True):
+        expected = np.clip(reference(image, value), 0, 1)
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_jitter_goes_through_each_images_own_order(images):
+    order = np.array(
+        [
+            [BRIGHTNESS, CONTRAST, SATURATION, HUE],
+            [HUE, SATURATION, CONTRAST, BRIGHTNESS],
+            [SATURATION, BRIGHTNESS, HUE, CONTRAST],
+            [CONTRAST, HUE, BRIGHTNESS, SATURATION],
+        ]
+    )
+    values = {"brightness": 0.3, "contrast": 1.3, "saturation": 1.2, "hue": 0.1}
+    ours = augment.color_jitter(
+        images, order, **{k: each(*[v] * 4) for k, v in values.items()}
+    )
+    operations = {
+        BRIGHTNESS: lambda x: tf.image.adjust_brightness(x, 0.3),
+        CONTRAST: lambda x: tf.image.adjust_contrast(x, 1.3),
+        SATURATION: lambda x: tf.image.adjust_saturation(x, 1.2),
+        HUE: lambda x: tf.image.adjust_hue(x, 0.1),
+    }
+    for image, turns, result in zip(images, order, ours, strict=True):
+        for turn in turns:
+            image = np.clip(operations[turn](image), 0, 1)
+        np.testing.assert_allclose(result, image, atol=1e-5)
+
+
+def test_saturation_and_hue_on_extreme_colours():
+    colours = np.array(
+        [[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 1], [0.5, 0.5, 0.2]]
+    ).astype(np.float32)[None, None]
+    ours = augment.adjust_saturation_and_hue(colours, each(1.2), each(-0.07))
+    expected = tf.image.adjust_hue(
+        tf.image.adjust_saturation(colours, 1.2), -0.07
+    )
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_gray_and_solarize_follow_their_definitions(images):
+    gray = images @ np.array([0.2989, 0.5870, 0.1140], np.float32)
+    np.testing.assert_allclose(
+        augment.to_gray(images), np.repeat(gray[..., None], 3, -1), rtol=1e-5
+    )
+    np.testing.assert_array_equal(
+        augment.solarize(images), np.where(images < 0.5, images, 1 - images)
+    )
+
+
+def numpy_blur(image, sigma):
+    radius = image.shape[0] // 20
+    taps = np.arange(-radius, radius + 1)
+    kernel = np.exp(-(taps**2) / (2 * sigma**2))
+    kernel /= kernel.sum()
+    for axis in (0, 1):
+        image = np.apply_along_axis(np.convolve, axis, image, kernel, "same")
+    return image
+
+
+@pytest.mark.parametrize("size", [(24, 20), (40, 60), (18, 30)])
+def test_blur_is_separable_with_black_outside(size):
+    images = np.random.RandomState(0).rand(3, *size, 2).astype(np.float32)
+    sigmas = (0.1, 1.0, 2.0)
+    blurred = augment.gaussian_blur(images, each(*sigmas))
+    for image, sigma, result in zip(images, sigmas, blurred, strict=True):
+        expected = numpy_blur(image, sigma) if size[0] >= 20 else image
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_blur_with_sigma_zero_is_the_identity(images):
+    blurred = augment.gaussian_blur(images, each(0, 0, 0, 0))
+    np.testing.assert_allclose(blurred, images, atol=1e-7)
+
+
+def test_crop_and_resize_equals_tf_image(images):
+    boxes = np.array(
+        [[0, 0, 24, 20], [3, 5, 7, 11], [20, 10, 4, 10], [5, 19, 9, 1]]
+    )
+    ours = augment.crop_and_resize(images, boxes.astype(np.float32), (16, 12))
+    for image, (y, x, h, w), result in zip(images, boxes, ours, strict=True):
+        crop = image[y : y + h, x : x + w]
+        expected = tf.image.resize(crop, (16, 12), "bicubic")
+        # TensorFlow reads the kernel from a table of 1,024 entries.
+        np.testing.assert_allclose(result, np.clip(expected, 0, 1), atol=2e-3)
+
+
+def test_crop_boxes_are_clamped_and_inside():
+    boxes = augment.crop_boxes(
+        tf.constant([100.0, 50.0]),
+        area=each(1.0, 1.0, 0.25, 0.00001),
+        log_aspect=each(0, np.log(4 / 3), 0, 0),
+        top=each(0.5, 0, 0.999, 0.5),
+        left=each(0.5, 0, 0.0, 0.5),
+    ).numpy()
+    # sqrt(5000) is 70.7: wider than the image, so the width is cut to 50.
+    np.testing.assert_array_equal(boxes[0], [15, 0, 71, 50])
+    np.testing.assert_array_equal(boxes[1], [0, 0, 61, 50])
+    np.testing.assert_array_equal(boxes[2], [65, 0, 35, 35])
+    np.testing.assert_array_equal(boxes[3, 2:], [1, 1])
+
+
+def test_boxes_have_the_distribution_of_the_paper():
+    boxes = augment.random_boxes(
+        tf.constant([1000.0, 1000.0]), 20_000, [0, 0], augment.T
+    ).numpy()
+    y, x, h, w = boxes.T
+    assert (y >= 0).all() and (y + h <= 1000).all()
+    assert (x >= 0).all() and (x + w <= 1000).all()
+    area, aspect = h * w / 1e6, w / h
+    assert 0.079 < area.min() < 0.082
+    # Small crops are never clamped, and show the uniform distributions.
+    small = area < 0.5
+    np.testing.assert_allclose(area[small].mean(), 0.29, atol=0.01)
+    assert 0.74 < aspect[small].min() < 0.76
+    assert 1.32 < aspect[small].max() < 1.35
+    np.testing.assert_allclose(np.log(aspect[small]).mean(), 0, atol=0.01)
+
+
+def share(changed: np.ndarray) -> float:
+    return float(np.mean(np.any(changed, axis=(1, 2, 3))))
+
+
+OFF = Recipe(flip=0, jitter=0, grayscale=0, blur=0, solarize=0)
+
+
+@pytest.mark.parametrize("recipe", [augment.T, augment.T_PRIME])
+@pytest.mark.parametrize(
+    "name", ["flip", "jitter", "grayscale", "blur", "solarize"]
+)
+def test_each_operation_happens_as_often_as_said(recipe, name):
+    probability = getattr(recipe, name)
+    count = 10_000
+    image = np.random.RandomState(0).rand(1, 20, 4, 3).astype(np.float32)
+    images = np.repeat(image, count, axis=0)
+    only = Recipe(**vars(OFF) | {name: probability, "blur_sigma": (1.0, 2.0)})
+    results = augment.distort(tf.constant(images), [1, 2], only).numpy()
+    measured = share(np.abs(results - images) > 1e-6)
+    deviation = np.sqrt(probability * (1 - probability) / count)
+    assert abs(measured - probability) <= 4 * deviation + 1e-3
+
+
+def test_strengths_are_uniform_in_their_ranges():
+    images = np.full((10_000, 2, 2, 3), 0.5, np.float32)
+    only = Recipe(**vars(OFF) | {"jitter": 1.0})
+    results = augment.distort(tf.constant(images), [3, 4], only).numpy()
+    added = results[:, 0, 0, 0] - 0.5  # A flat gray shows brightness alone.
+    assert -0.4 <= added.min() < -0.399
+    assert 0.399 < added.max() <= 0.4 + 1e-6
+    np.testing.assert_allclose(added.mean(), 0, atol=0.01)
+    np.testing.assert_allclose(added.std(), 0.8 / np.sqrt(12), atol=0.005)
+
+
+def test_permutations_are_uniform():
+    draws = augment.Draws(24_000, [0, 1], 4).permutation(4).numpy()
+    _, counts = np.unique(draws, axis=0, return_counts=True)
+    assert len(counts) == 24
+    assert np.abs(counts - 1000).max() < 150
+
+
+def test_views_are_drawn_per_image_and_per_view(images):
+    same = tf.constant(np.repeat(images[:1], 4, axis=0))
+    view1, view2 = augment.two_views(same, [0, 0], 16)
+    views = np.concatenate([view1, view2])
+    assert views.shape == (8, 16, 16, 3)
+    assert views.min() >= 0 and views.max() <= 1
+    for i in range(8):
+        for j in range(i):
+            assert np.abs(views[i] - views[j]).max() > 0.01
+
+
+def test_same_seed_same_views_eager_in_tf_data_and_compiled(images):
+    seed = tf.constant([5, 6])
+    eager = augment.two_views(tf.constant(images), seed)
+    compiled = tf.function(augment.two_views, jit_compile=True)(
+        tf.constant(images), seed
+    )
+    dataset = tf.data.Dataset.from_tensors(images)
+    (mapped,) = dataset.map(lambda x: augment.two_views(x, seed))
+    other = augment.two_views(tf.constant(images), tf.constant([5, 7]))
+    for a, b, c, d in zip(eager, compiled, mapped, other, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_allclose(a, c, atol=1e-5)
+        assert np.abs(a - d).max() > 0.01
+
+
+def test_gray_images_become_what_their_colour_copies_become(images):
+    # The luma weights sum to 0.9999, and graying is left out for gray images.
+    gray = images[..., :1]
+    for a, b in zip(
+        augment.two_views(tf.constant(gray), [1, 1]),
+        augment.two_views(tf.constant(np.repeat(gray, 3, -1)), [1, 1]),
+        strict=True,
+    ):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_bytes_and_floats_give_the_same_views():
+    images = np.random.RandomState(0).randint(0, 256, (3, 16, 16, 3), np.uint8)
+    for a, b in zip(
+        augment.two_views(tf.constant(images), [1, 1]),
+        augment.two_views(tf.constant(images / 255.0), [1, 1]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_two_crops_are_not_cropped_again(images):
+    crops = tf.constant(np.stack([images, images[:, ::-1]], axis=1))
+    nothing = (OFF, OFF)
+    view1, view2 = augment.two_views(crops, [0, 0], recipes=nothing)
+    np.testing.assert_allclose(view1, images, atol=1e-6)
+    np.testing.assert_allclose(view2, images[:, ::-1], atol=1e-6)
+
+
+def test_recipe_survives_json():
+    config = json.loads(json.dumps(dataclasses.asdict(augment.T_PRIME)))
+    assert Recipe.from_config(config) == augment.T_PRIME
