@@ -25,8 +25,8 @@ if os.path.abspath(_MAIN) != os.path.join(
 
     __all__ = [
         "BYOL",
-        "BatchNorm",
         "LARS",
+        "BatchNorm",
         "ResNet",
         "WarmupCosine",
         "augment",

@@ -256,7 +256,7 @@ def per_image(parameter: tf.Tensor) -> tf.Tensor:
 
 
 def select(chosen: tf.Tensor, then: tf.Tensor, otherwise: tf.Tensor):
-    """`then` for the images that are chosen (bool [batch]), else `otherwise`."""
+    """`then` for the chosen images (bool [batch]), else `otherwise`."""
     return tf.where(per_image(chosen), then, otherwise)
 
 

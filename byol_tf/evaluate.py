@@ -78,7 +78,7 @@ def _accuracies(features, labels, test_features, test_labels) -> dict:
 
 
 def _draw_neighbours(config: Config, dataset: Dataset, learned, path) -> None:
-    """The first test image of each class, and what the encoder finds like it."""
+    """The first test image of each class, and those most like it."""
     features, _, test_features, test_labels = learned
     _, firsts = np.unique(test_labels, return_index=True)
     queries = firsts[:_QUERIES]

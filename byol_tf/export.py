@@ -1,4 +1,4 @@
-"""The job `export`: an encoder as a SavedModel, checked against the original."""
+"""The job `export`: an encoder as a SavedModel, checked against itself."""
 
 import numpy as np
 

@@ -1,5 +1,6 @@
-"""The command line: `python byol_tf/main.py --flagfile=flags/quickstart.flags`."""
+"""The command line: `python byol_tf/main.py --flagfile=…`."""
 
+import contextlib
 import importlib
 import os
 import pathlib
@@ -39,15 +40,35 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(config: Config) -> None:
-    # What goes wrong comes as a Python exception; the C++ log adds noise only.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf  # Here, and not above: it takes seconds.
+    with _silent_native_code():
+        import tensorflow as tf  # Here, and not above: it takes seconds.
+
+        tf.config.list_physical_devices()
 
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     for job in JOBS[config.mode]:
         importlib.import_module(f"byol_tf.{job}").run(config)
     print(f"Report: {pathlib.Path(config.run_dir) / 'report.md'}")
+
+
+@contextlib.contextmanager
+def _silent_native_code():
+    """Discards what is written to the process's stderr, past Python's.
+
+    Importing TensorFlow 2.21 logs its search for devices there, and no setting
+    stops it (tensorflow/tensorflow#100442).
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def _fail(code: int, message: str) -> int:

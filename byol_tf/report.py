@@ -9,7 +9,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 _SIZE = (7.0, 3.6)
 _DPI = 120

@@ -105,7 +105,7 @@ class BYOL(keras.Model):
         return self.update(view1, view2, labels)
 
     def two_views(self, images):
-        """The current step's views of the images: t(x), t ~ T; t'(x), t' ~ T'."""
+        """The current step's views: t(x) with t ~ T, t'(x) with t' ~ T'."""
         step = tf.cast(self.optimizer.iterations, tf.int32)
         seed = tf.stack([tf.constant(self.seed), step])
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group

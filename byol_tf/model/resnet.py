@@ -183,7 +183,7 @@ class ResNet(keras.Model):
         if depth is not None:
             if depth not in DEPTHS:
                 raise ValueError(
-                    f"ResNet depth {depth} is none of {', '.join(map(str, DEPTHS))}."
+                    f"ResNet depth {depth} is none of {tuple(DEPTHS)}."
                 )
             blocks, channels, bottleneck = DEPTHS[depth]
         if group_strides is None:

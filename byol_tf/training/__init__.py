@@ -1,0 +1,1 @@
+"""What goes on around the update: log, checkpoints, run folder."""

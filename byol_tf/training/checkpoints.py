@@ -1,24 +1,26 @@
-"""Checkpoints of a training: the model, the optimizer, and thereby the step."""
+"""Checkpoints of a training: both networks, the optimizer, and so the step."""
 
 import pathlib
 import shutil
 
 import keras
-import tensorflow as tf
+import numpy as np
 
 from byol_tf.model.byol import BYOL
 
 _NAME = "step_{:09d}"
+_STATE = "state.npz"
 
 
 class Checkpoints(keras.callbacks.Callback):
     """Saves every so many steps and at the end, and restores the newest.
 
-    Each is a folder `step_000001000`, written under another name and then
-    renamed, so that a folder of this name is complete.
+    Each is a folder `step_000001000` with one array for every variable. It is
+    written under another name and then renamed, so a folder of this name is
+    complete.
 
     Args:
-      model: a compiled model.
+      model: a compiled model with a built optimizer.
       folder: of the checkpoints.
       every: steps between two.
       keep: number of latest ones to keep.
@@ -28,10 +30,17 @@ class Checkpoints(keras.callbacks.Callback):
         self, model: BYOL, folder: pathlib.Path, every: int, keep: int
     ):
         super().__init__()
-        self._checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=model.optimizer
-        )
         self._optimizer = model.optimizer
+        # By number: Keras counts up the names in a variable's path.
+        self._variables = {
+            f"{owner}/{i}": variable
+            for owner, variables in (
+                ("online", model.online.weights),
+                ("target", model.target.weights),
+                ("optimizer", model.optimizer.variables),
+            )
+            for i, variable in enumerate(variables)
+        }
         self._folder = folder
         self._every = every
         self._keep = keep
@@ -41,8 +50,9 @@ class Checkpoints(keras.callbacks.Callback):
         existing = self._existing()
         if not existing:
             return 0
-        status = self._checkpoint.read(str(existing[-1] / "state"))
-        status.assert_existing_objects_matched()
+        with np.load(existing[-1] / _STATE) as state:
+            for name, variable in self._variables.items():
+                variable.assign(state[name])
         return self._step()
 
     def save(self) -> None:
@@ -52,7 +62,12 @@ class Checkpoints(keras.callbacks.Callback):
             return
         partial = path.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        self._checkpoint.write(str(partial / "state"))
+        partial.mkdir(parents=True)
+        arrays = {
+            name: keras.ops.convert_to_numpy(variable)
+            for name, variable in self._variables.items()
+        }
+        np.savez(partial / _STATE, **arrays)
         partial.rename(path)
         for old in self._existing()[: -self._keep]:
             shutil.rmtree(old)

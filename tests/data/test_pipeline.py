@@ -82,7 +82,7 @@ def test_files_come_as_two_crops(file_source):
     images, labels = next(stream.as_numpy_iterator())
     assert images.shape == (4, 2, 16, 16, 3)
     assert images.dtype == np.float32
-    assert 0 <= images.min() and images.max() <= 1
+    assert images.min() >= 0 and images.max() <= 1
     assert labels.tolist() == [-1] * 4
 
 

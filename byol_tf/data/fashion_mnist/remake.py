@@ -27,6 +27,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
 
 
 def main() -> None:
+    """Reads the package's files and writes fashion_mnist.npz."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--package", type=pathlib.Path, default=PACKAGE)
     parser.add_argument(

@@ -1,0 +1,48 @@
+"""Features come in the order of the images, from a frozen encoder."""
+
+import numpy as np
+from conftest import tiny_encoder
+
+from byol_tf.data.pipeline import evaluation_batches
+from byol_tf.data.sources import ArraySource
+from byol_tf.evaluation.features import extract, raw_pixels
+
+
+def source(channels: int, size: int = 12, count: int = 10) -> ArraySource:
+    random = np.random.RandomState(0)
+    images = random.randint(0, 256, (count, size, size, channels), np.uint8)
+    return ArraySource(images, np.arange(count, dtype=np.int32))
+
+
+def test_features_are_the_encoders():
+    encoder = tiny_encoder()
+    before = [w.numpy() for w in encoder.weights]
+    images = source(3)
+    batches = evaluation_batches(images, 12, 1.0, batch_size=4)
+    features, labels = extract(encoder, batches)
+    assert labels.tolist() == list(range(10))
+    expected = encoder(images.images / np.float32(255))
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+    for weight, value in zip(encoder.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_raw_pixels_are_the_images():
+    images = source(3)
+    pixels, _ = raw_pixels(evaluation_batches(images, 12, 1.0))
+    np.testing.assert_allclose(
+        pixels, images.images.reshape(10, -1) / 255, atol=1e-6
+    )
+
+
+def test_raw_pixels_of_gray_images_are_one_channel():
+    images = source(1)
+    pixels, _ = raw_pixels(evaluation_batches(images, 12, 1.0))
+    np.testing.assert_allclose(
+        pixels, images.images.reshape(10, -1) / 255, atol=1e-6
+    )
+
+
+def test_raw_pixels_of_large_images_are_shrunk():
+    pixels, _ = raw_pixels(evaluation_batches(source(3, size=64), 64, 1.0))
+    assert pixels.shape == (10, 32 * 32 * 3)

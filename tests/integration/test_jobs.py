@@ -1,0 +1,315 @@
+"""The command line, in real processes, as a user runs it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import save_images
+
+from byol_tf.config import Config
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL = (
+    "--encoder_blocks=1,1",
+    "--encoder_channels=8,16",
+    "--stem_channels=8",
+    "--projector_hidden=32",
+    "--projection_size=16",
+    "--batch_size=32",
+    "--monitor_images=200",
+    "--log_every=2",
+)
+
+
+def run(*arguments, timeout=300) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "byol_tf/main.py", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def photos(folder: pathlib.Path) -> pathlib.Path:
+    """Images of two sizes and two classes, 60 to learn from and 20 to test."""
+    for split, first, count in (("train", 0, 60), ("test", 60, 20)):
+        for i in range(first, first + count):
+            size = (40, 30) if i % 3 else (34, 38)
+            name = "even" if i % 2 == 0 else "odd"
+            save_images(folder / split / name, 1, size, first=i)
+    return folder
+
+
+@pytest.mark.slow
+def test_quickstart_shortened(tmp_path):
+    run_dir = tmp_path / "run"
+    process = run(
+        "--flagfile=flags/quickstart.flags",
+        f"--run_dir={run_dir}",
+        "--steps=12",
+        "--monitor_every=6",
+        "--log_every=4",
+    )
+    assert process.returncode == 0, process.stderr
+    assert "12/12" in process.stderr  # The progress bar.
+
+    report = json.loads((run_dir / "report.json").read_text())
+    assert report["pretrain"]["steps"] == 12
+    for name in ("seconds", "images_per_second", "final_loss"):
+        assert report["pretrain"][name] > 0
+    evaluation = report["evaluation"]
+    for row in (evaluation, *evaluation["baselines"].values()):
+        assert 0.3 < row["knn_top1"] < 1
+        assert 0.3 < row["linear_top1"] < 1
+    assert set(evaluation["baselines"]) == {"random_init", "raw_pixels"}
+    # Figures of the bundled images that do not depend on any network.
+    np.testing.assert_allclose(
+        evaluation["baselines"]["raw_pixels"]["knn_top1"], 0.811, atol=0.002
+    )
+    assert 0 < report["collapse"]["projection_std"] < 0.125
+    assert 1 < report["collapse"]["effective_rank"] <= 64
+    assert report["export"]["max_abs_diff"] < 1e-5
+
+    names = {path.name for path in run_dir.iterdir()}
+    assert names >= {
+        "config.json",
+        "flags.txt",
+        "checkpoints",
+        "encoder.keras",
+        "saved_model",
+        "metrics.jsonl",
+        "tensorboard",
+        "plots",
+        "report.md",
+        "report.json",
+    }
+    assert not [path for path in run_dir.rglob("*.partial")]
+    rows = [
+        json.loads(line)
+        for line in (run_dir / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [row["step"] for row in rows] == [4, 6, 8, 12]
+    assert {"knn_top1", "projection_std", "effective_rank"} <= set(rows[-1])
+    assert Config.load(run_dir / "config.json").steps == 12
+    encoder = keras.saving.load_model(run_dir / "encoder.keras")
+    served = tf.saved_model.load(str(run_dir / "saved_model"))
+    images = tf.random.uniform([3, 28, 28, 3])
+    np.testing.assert_allclose(
+        served.signatures["serving_default"](images=images)["features"],
+        encoder(images),
+        atol=1e-5,
+    )
+
+    # The same command finds nothing left to do, and another seed is refused.
+    again = run(
+        "--flagfile=flags/quickstart.flags",
+        f"--run_dir={run_dir}",
+        "--steps=12",
+        "--seed=5",
+    )
+    assert again.returncode == 2
+    assert "--seed=5 (0 there)" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_folder_of_photos_and_the_other_modes(tmp_path):
+    run_dir = tmp_path / "run"
+    process = run(
+        *SMALL,
+        f"--dataset=folder:{photos(tmp_path / 'photos')}",
+        f"--run_dir={run_dir}",
+        "--image_size=24",
+        "--steps=4",
+    )
+    assert process.returncode == 0, process.stderr
+    first = json.loads((run_dir / "report.json").read_text())
+    assert first["evaluation"]["test_images"] == 20
+
+    (run_dir / "report.json").unlink()
+    process = run("--mode=evaluate", f"--run_dir={run_dir}")
+    assert process.returncode == 0, process.stderr
+    second = json.loads((run_dir / "report.json").read_text())
+    assert second["evaluation"] == first["evaluation"]
+
+    elsewhere = tmp_path / "elsewhere"
+    process = run(
+        "--mode=export", f"--encoder={run_dir}", f"--run_dir={elsewhere}"
+    )
+    assert process.returncode == 0, process.stderr
+    exported = json.loads((elsewhere / "report.json").read_text())
+    assert exported["export"]["max_abs_diff"] < 1e-5
+
+    process = run(
+        "--mode=preview",
+        f"--dataset=folder:{tmp_path / 'photos'}",
+        "--image_size=24",
+        "--batch_size=8",
+        f"--run_dir={tmp_path / 'preview'}",
+    )
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "preview/plots/augmented_pairs.png").exists()
+
+
+@pytest.mark.slow
+def test_unlabelled_photos(tmp_path):
+    save_images(tmp_path / "photos", 40)
+    process = run(
+        *SMALL,
+        f"--dataset=folder:{tmp_path / 'photos'}",
+        f"--run_dir={tmp_path / 'run'}",
+        "--steps=3",
+    )
+    assert process.returncode == 0, process.stderr
+    text = (tmp_path / "run/report.md").read_text()
+    assert "no held-out images with labels" in text
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert "knn_top1" not in report["evaluation"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_and_ends_as_it_would_have(tmp_path):
+    def command(folder):
+        return (
+            *SMALL,
+            "--deterministic",
+            "--steps=30",
+            "--checkpoint_every=5",
+            "--monitor_every=10",
+            f"--run_dir={tmp_path / folder}",
+        )
+
+    process = subprocess.Popen(
+        [sys.executable, "byol_tf/main.py", *command("killed")],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoints = tmp_path / "killed/checkpoints"
+    deadline = time.monotonic() + 200
+    while not list(checkpoints.glob("step_*5")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+    for folder in ("killed", "whole"):
+        process = run(*command(folder))
+        assert process.returncode == 0, process.stderr
+    a, b = (
+        keras.saving.load_model(tmp_path / folder / "encoder.keras")
+        for folder in ("killed", "whole")
+    )
+    for x, y in zip(a.weights, b.weights, strict=True):
+        np.testing.assert_array_equal(x, y, err_msg=x.path)
+
+    def losses(folder):
+        lines = (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
+        rows = map(json.loads, lines)
+        return [(row["step"], row["loss"]) for row in rows]
+
+    assert losses("killed") == losses("whole")
+
+
+def test_help_is_quick_and_needs_no_tensorflow():
+    process = subprocess.run(
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "byol_tf/main.py",
+            "--help",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0
+    assert "--tau_base" in process.stdout
+    assert "tensorflow" not in process.stderr
+
+
+def bad_flag(tmp_path):
+    return ["--learning_rate=1"], "--learning_rate is no flag"
+
+
+def bad_missing_folder(tmp_path):
+    return [f"--dataset=folder:{tmp_path / 'no'}"], "--dataset=folder:"
+
+
+def bad_empty_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    return [f"--dataset=folder:{tmp_path / 'empty'}"], "holds no image"
+
+
+def bad_file(tmp_path):
+    save_images(tmp_path / "photos", 3)
+    (tmp_path / "photos/fake.png").write_text("no image")
+    return [f"--dataset=folder:{tmp_path / 'photos'}"], "fake.png is no image"
+
+
+def bad_small_images(tmp_path):
+    return ["--image_size=64"], "--image_size=64"
+
+
+def bad_batch(tmp_path):
+    return ["--batch_size=20000"], "--batch_size=20000"
+
+
+def bad_run_dir(tmp_path):
+    (tmp_path / "file").write_text("x")
+    return [f"--run_dir={tmp_path / 'file' / 'run'}"], "cannot be written"
+
+
+def bad_tfds(tmp_path):
+    arguments = ["--dataset=tfds:mnist", f"--data_dir={tmp_path}"]
+    return arguments, "--data_dir"
+
+
+def bad_encoder(tmp_path):
+    return ["--mode=evaluate", f"--encoder={tmp_path}"], "--encoder"
+
+
+def bad_keras_file(tmp_path):
+    (tmp_path / "encoder.keras").write_text("no model")
+    return ["--mode=export", f"--encoder={tmp_path}"], "encoder.keras"
+
+
+def bad_flagfile(tmp_path):
+    return ["--flagfile=flags/none.flags"], "flags/none.flags"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        bad_flag,
+        bad_missing_folder,
+        bad_empty_folder,
+        bad_file,
+        bad_small_images,
+        bad_batch,
+        bad_run_dir,
+        bad_tfds,
+        bad_encoder,
+        bad_keras_file,
+        bad_flagfile,
+    ],
+)
+def test_bad_input_is_answered_by_one_line(tmp_path, make):
+    arguments, message = make(tmp_path)
+    run_dir = tmp_path / "run"
+    process = run(f"--run_dir={run_dir}", *SMALL, *arguments, timeout=60)
+    assert process.returncode == 2
+    lines = process.stderr.strip().splitlines()
+    assert len(lines) == 1, process.stderr
+    assert lines[0].startswith("byol_tf: ")
+    assert message in lines[0]
+    assert not os.path.exists(run_dir)

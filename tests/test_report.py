@@ -1,0 +1,107 @@
+"""The report: every figure in the text, every plot a picture."""
+
+import json
+
+import numpy as np
+import PIL.Image
+
+from byol_tf import report
+
+ROWS = [
+    {
+        "step": step,
+        "repr_loss": 4.0 / step,
+        "classif_loss": 2.0,
+        "tau": 0.99,
+        "learning_rate": 0.1,
+        **(
+            {"knn_top1": 0.7, "projection_std": 0.1, "effective_rank": 9.0}
+            if step % 2 == 0
+            else {}
+        ),
+    }
+    for step in range(1, 9)
+]
+PRETRAIN = {
+    "dataset": "bundled",
+    "encoder_parameters": 1234567,
+    "steps": 8,
+    "batch_size": 4,
+    "seconds": 12.0,
+    "images_per_second": 321.0,
+    "final_loss": 0.5,
+}
+EVALUATION = {
+    "knn_top1": 0.8125,
+    "linear_top1": 0.8533,
+    "baselines": {
+        "random_init": {"knn_top1": 0.7011, "linear_top1": 0.7522},
+        "raw_pixels": {"knn_top1": 0.8044, "linear_top1": 0.8455},
+    },
+    "neighbours": 20,
+    "train_images": 100,
+    "test_images": 20,
+}
+
+
+def collapse(deviation):
+    return {
+        "projection_size": 16,
+        "projection_std": deviation,
+        "effective_rank": 9.0,
+    }
+
+
+def test_sections_accumulate(tmp_path):
+    report.update(tmp_path, pretrain=PRETRAIN, collapse=collapse(0.2))
+    report.update(tmp_path, evaluation=EVALUATION)
+    report.update(tmp_path, export={"max_abs_diff": 1.5e-7})
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert saved["pretrain"] == PRETRAIN
+    assert saved["evaluation"] == EVALUATION
+    text = (tmp_path / "report.md").read_text()
+    for figure in ("81.2", "85.3", "70.1", "75.2", "80.4", "84.5", "1.5e-07"):
+        assert figure in text
+    assert "1,234,567" in text
+    assert "no collapse" in text
+
+
+def test_a_collapse_is_called_one(tmp_path):
+    report.update(tmp_path, pretrain=PRETRAIN, collapse=collapse(0.12))
+    assert "COLLAPSED" in (tmp_path / "report.md").read_text()
+
+
+def test_plots_are_pictures_and_stand_in_the_report(tmp_path):
+    report.plot_training(ROWS, tmp_path, projection_size=16)
+    images = np.random.rand(3, 12, 12, 3)
+    plots = tmp_path / "plots"
+    report.draw_views(images, images, images, plots / "augmented_pairs.png")
+    named = [(image, "shoe") for image in images]
+    report.draw_neighbours(named[:2], [named, named], plots / "neighbours.png")
+    report.update(tmp_path, pretrain=PRETRAIN, collapse=collapse(0.2))
+    text = (tmp_path / "report.md").read_text()
+    names = {path.name for path in plots.iterdir()}
+    assert names == {
+        "loss.png",
+        "tau.png",
+        "knn.png",
+        "collapse.png",
+        "augmented_pairs.png",
+        "neighbours.png",
+    }
+    for name in names:
+        assert f"plots/{name}" in text
+        pixels = np.asarray(PIL.Image.open(plots / name).convert("L"))
+        assert pixels.std() > 5
+
+
+def test_without_labels_there_is_no_accuracy_to_plot(tmp_path):
+    rows = [
+        {k: v for k, v in row.items() if k != "knn_top1"}
+        | {"classif_loss": 0.0}
+        for row in ROWS
+    ]
+    report.plot_training(rows, tmp_path, projection_size=16)
+    assert not (tmp_path / "plots/knn.png").exists()
+    report.update(tmp_path, evaluation={"skipped": "No labels."})
+    assert "No labels." in (tmp_path / "report.md").read_text()

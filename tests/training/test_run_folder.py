@@ -1,0 +1,47 @@
+"""Run folders: made, found again, refused."""
+
+import dataclasses
+
+import pytest
+
+from byol_tf import command_line
+from byol_tf.config import Config, ConfigError
+from byol_tf.training import run_folder
+
+
+def test_settings_are_written_in_both_forms(tmp_path):
+    config = Config(run_dir=str(tmp_path / "a/b"), steps=5)
+    folder = run_folder.open_run_folder(config)
+    assert Config.load(folder / "config.json") == config
+    flagfile = f"--flagfile={folder / 'flags.txt'}"
+    assert command_line.parse(["main.py", flagfile]) == config
+
+
+def test_the_same_run_may_go_on_and_another_may_not(tmp_path):
+    config = Config(run_dir=str(tmp_path), tau_base=0.9)
+    run_folder.open_run_folder(config)
+    run_folder.open_run_folder(dataclasses.replace(config, log_every=1))
+    other = dataclasses.replace(config, tau_base=0.5, seed=1)
+    with pytest.raises(ConfigError, match="--run_dir") as error:
+        run_folder.open_run_folder(other)
+    assert "--seed=1 (0 there)" in str(error.value)
+    assert "--tau_base=0.5 (0.9 there)" in str(error.value)
+    assert Config.load(tmp_path / "config.json").tau_base == 0.9
+
+
+@pytest.mark.parametrize(
+    "open_folder",
+    [run_folder.open_run_folder, run_folder.open_results_folder],
+)
+def test_a_folder_that_cannot_be_made(tmp_path, open_folder):
+    (tmp_path / "file").write_text("in the way")
+    config = Config(run_dir=str(tmp_path / "file" / "run"))
+    with pytest.raises(ConfigError, match="--run_dir=.* cannot be written"):
+        open_folder(config)
+
+
+def test_an_encoder_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="--run_dir=.* no encoder"):
+        run_folder.encoder_path(Config(run_dir=str(tmp_path)))
+    with pytest.raises(ConfigError, match=r"--encoder=.*x\.keras"):
+        run_folder.encoder_path(Config(encoder=str(tmp_path / "x.keras")))

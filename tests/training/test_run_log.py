@@ -1,0 +1,73 @@
+"""metrics.jsonl and TensorBoard: what is written when, also after a crash."""
+
+import json
+
+import numpy as np
+from conftest import tiny_model
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
+from tensorboard.util import tensor_util
+
+from byol_tf.training.run_log import RunLog, read_metrics
+
+
+class FixedMonitor:
+    def measure(self):
+        return {"knn_top1": 0.5}
+
+
+def run_log(folder, first_step=0, total_steps=6):
+    return RunLog(
+        folder,
+        FixedMonitor(),
+        first_step=first_step,
+        total_steps=total_steps,
+        batch_size=4,
+        log_every=2,
+        monitor_every=4,
+    )
+
+
+def fit(folder, first_step=0, total_steps=6):
+    images = np.random.rand(24, 12, 12, 3).astype(np.float32)
+    tiny_model().fit(
+        images[: 4 * (total_steps - first_step)],
+        batch_size=4,
+        callbacks=[run_log(folder, first_step, total_steps)],
+        verbose=0,
+    )
+    return read_metrics(folder / "metrics.jsonl")
+
+
+def test_rows_at_intervals_and_at_the_end(tmp_path):
+    rows = fit(tmp_path, total_steps=5)
+    assert [row["step"] for row in rows] == [2, 4, 5]
+    assert ["knn_top1" in row for row in rows] == [False, True, True]
+    for row in rows:
+        assert row["images_per_second"] > 0
+        assert set(row) >= {"loss", "repr_loss", "tau", "learning_rate"}
+
+
+def test_tensorboard_has_the_same_figures(tmp_path):
+    rows = fit(tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    losses = [
+        (event.step, float(tensor_util.make_ndarray(event.tensor_proto)))
+        for event in events.Tensors("loss")
+    ]
+    assert [step for step, _ in losses] == [2, 4, 6]
+    np.testing.assert_allclose(
+        [loss for _, loss in losses], [row["loss"] for row in rows], rtol=1e-6
+    )
+
+
+def test_rows_after_the_checkpoint_are_written_anew(tmp_path):
+    rows = [{"step": step, "loss": 1.0} for step in (2, 4)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"step": 6, "lo')
+    rows = fit(tmp_path, first_step=3)
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert rows[0]["loss"] == 1.0
+    assert rows[1]["loss"] != 1.0
