@@ -83,7 +83,7 @@ def test_every_file_has_one_target():
         str(path.relative_to(ROOT))
         for folder in ("byol_tf", "tests")
         for path in (ROOT / folder).rglob("*.py")
-        if path.read_text().strip()
+        if len(ast.parse(path.read_text()).body) > 1  # Not a docstring alone.
     }
     assert set(listed) == existing
 

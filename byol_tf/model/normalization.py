@@ -86,16 +86,18 @@ class BatchNorm(keras.layers.Layer):
         )
 
     def call(self, inputs, training=False):
-        if not training:
-            return self._affine(inputs, self.moving_mean, self.moving_variance)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        shared = self.cross_replica and replicas > 1
+        shared = training and self.cross_replica and replicas > 1
         if inputs.dtype in _FUSED_DTYPES and not shared:
-            outputs, mean, variance = self._fused(inputs)
-        else:
+            outputs, mean, variance = self._fused(inputs, training)
+        elif training:
             mean, variance = self._moments(inputs, shared)
             outputs = self._affine(inputs, mean, variance)
-        self._update_moving_averages(mean, variance)
+        else:
+            mean, variance = self.moving_mean, self.moving_variance
+            outputs = self._affine(inputs, mean, variance)
+        if training:
+            self._update_moving_averages(mean, variance)
         return outputs
 
     def _affine(self, inputs, mean, variance):
@@ -105,17 +107,18 @@ class BatchNorm(keras.layers.Layer):
         outputs = (tf.cast(inputs, dtype) - mean) * scale + self.beta
         return tf.cast(outputs, inputs.dtype)
 
-    def _fused(self, inputs):
-        """The same by one kernel, and the batch's mean and biased variance."""
+    def _fused(self, inputs, training: bool):
+        """All in one kernel; in training, the biased variance with it."""
         images = inputs if inputs.shape.rank == 4 else inputs[:, None, None, :]
+        nothing = tf.zeros([0])
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=images,
             scale=self.gamma,
             offset=self.beta,
-            mean=tf.zeros([0]),
-            variance=tf.zeros([0]),
+            mean=nothing if training else self.moving_mean,
+            variance=nothing if training else self.moving_variance,
             epsilon=self.epsilon,
-            is_training=True,
+            is_training=training,
         )
         # The kernel returns the variance with Bessel's correction.
         count = tf.cast(tf.reduce_prod(tf.shape(images)[:3]), variance.dtype)
