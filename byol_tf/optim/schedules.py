@@ -74,7 +74,9 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
             self.total_steps - self.warmup_steps,
         )
         in_warmup = tf.cast(step, dtype) < self.warmup_steps
-        return peak * tf.where(in_warmup, warmup, decay)
+        rate = peak * tf.where(in_warmup, warmup, decay)
+        # The release rounds the rate to float32, whatever the model's dtype.
+        return tf.cast(rate, tf.float32)
 
     def get_config(self):
         return {
