@@ -3,10 +3,14 @@
 Source: arXiv 2006.07733, appendix B; the official
 `byol/utils/augmentations.py` and `byol/utils/dataset.py`.
 
-Everything here works on a batch at once inside the graph, with fixed shapes
-and stateless random numbers: the same seed gives the same views, in eager
-mode, in `tf.data` and in a compiled step. Images are float [batch, height,
-width, 3] in [0, 1]; a parameter of an operation is [batch], one per image.
+Everything works on a batch at once inside the graph, with fixed shapes and
+stateless random numbers: the same seed gives the same views in eager mode, in
+`tf.data` and in a compiled step.
+
+`two_views` takes and gives images as [batch, height, width, channels]. In
+between they are planes, float32 [batch, channels, height, width] in [0, 1]:
+what acts on one channel, or on rows and columns, then needs no transposition.
+A parameter of an operation is [batch], one number per image.
 """
 
 import dataclasses
@@ -92,33 +96,32 @@ def two_views(
       Two float32 tensors [batch, size, size, 3] in [0, 1].
     """
     seeds = tf.unstack(split(seed, 2))
-    images = to_float(images)
     if images.shape.rank == 5:
-        crops = tf.unstack(images, axis=1)
+        crops = [to_planes(crop) for crop in tf.unstack(images, axis=1)]
     else:
-        shape = tf.shape(images)
-        height = size or images.shape[1]
-        width = size or images.shape[2]
-        crops = []
-        for view_seed, recipe in zip(seeds, recipes):
-            boxes = random_boxes(
-                tf.cast(shape[1:3], tf.float32),
-                shape[0],
-                fold_in(view_seed, 1),
-                recipe,
-            )
-            crops.append(crop_and_resize(images, boxes, (height, width)))
+        planes = to_planes(images)
+        image_size = (size, size) if size else planes.shape[2:]
+        crops = [
+            random_crop(planes, fold_in(view_seed, 1), image_size, recipe)
+            for view_seed, recipe in zip(seeds, recipes)
+        ]
     return tuple(
-        to_rgb(distort(crop, view_seed, recipe))
+        from_planes(distort(crop, view_seed, recipe))
         for crop, view_seed, recipe in zip(crops, seeds, recipes)
     )
 
 
-def to_float(images: tf.Tensor) -> tf.Tensor:
-    """uint8 in [0, 255], or float in [0, 1], to float32 in [0, 1]."""
+def to_planes(images: tf.Tensor) -> tf.Tensor:
+    """Channels-last uint8 in [0, 255] or float in [0, 1], to planes."""
+    planes = tf.transpose(images, [0, 3, 1, 2])
     if images.dtype.is_integer:
-        return tf.cast(images, tf.float32) / 255.0
-    return tf.cast(images, tf.float32)
+        return tf.cast(planes, tf.float32) / 255.0
+    return tf.cast(planes, tf.float32)
+
+
+def from_planes(planes: tf.Tensor) -> tf.Tensor:
+    """Planes to [batch, height, width, 3]; gray to three equal channels."""
+    return to_rgb(tf.transpose(planes, [0, 2, 3, 1]))
 
 
 def to_rgb(images: tf.Tensor) -> tf.Tensor:
@@ -169,6 +172,16 @@ class Draws:
         return tf.argsort(keys, axis=1)
 
 
+def random_crop(
+    planes: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], recipe: Recipe
+) -> tf.Tensor:
+    """A random crop of each image, resized to `size` (height, width)."""
+    shape = tf.shape(planes)
+    image_size = tf.cast(shape[2:], tf.float32)
+    boxes = random_boxes(image_size, shape[0], seed, recipe)
+    return crop_and_resize(planes, boxes, size)
+
+
 def random_boxes(
     image_size: tf.Tensor, batch: tf.Tensor, seed: tf.Tensor, recipe: Recipe
 ) -> tf.Tensor:
@@ -209,10 +222,10 @@ def crop_boxes(image_size, area, log_aspect, top, left):
     return tf.stack([y, x, crop_height, crop_width], axis=-1)
 
 
-def distort(images: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
+def distort(planes: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     """Everything after the crop, each image by draws of its own."""
-    draws = Draws(tf.shape(images)[0], seed, 14)
-    images = flip(images, draws.coin(recipe.flip))
+    draws = Draws(tf.shape(planes)[0], seed, 14)
+    planes = flip(planes, draws.coin(recipe.flip))
 
     jittered = draws.coin(recipe.jitter)
 
@@ -220,8 +233,8 @@ def distort(images: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
         drawn = draws.uniform(middle - reach, middle + reach)
         return tf.where(jittered, drawn, middle)
 
-    images = color_jitter(
-        images,
+    planes = color_jitter(
+        planes,
         order=draws.permutation(4),
         brightness=jitter(0.0, recipe.brightness),
         contrast=jitter(1.0, recipe.contrast),
@@ -229,17 +242,17 @@ def distort(images: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
         hue=jitter(0.0, recipe.hue),
     )
     grayed = draws.coin(recipe.grayscale)
-    if images.shape[-1] == 3:
-        images = select(grayed, to_gray(images), images)
+    if planes.shape[1] == 3:
+        planes = select(grayed, to_gray(planes), planes)
 
     sigma = draws.uniform(*recipe.blur_sigma)
     blurred = draws.coin(recipe.blur)
     if recipe.blur > 0:
-        images = gaussian_blur(images, tf.where(blurred, sigma, 0.0))
+        planes = gaussian_blur(planes, tf.where(blurred, sigma, 0.0))
     solarized = draws.coin(recipe.solarize)
     if recipe.solarize > 0:
-        images = select(solarized, solarize(images), images)
-    return clip(images)
+        planes = select(solarized, solarize(planes), planes)
+    return clip(planes)
 
 
 # --- The operations, on given parameters --------------------------------------
@@ -260,19 +273,27 @@ def select(chosen: tf.Tensor, then: tf.Tensor, otherwise: tf.Tensor):
     return tf.where(per_image(chosen), then, otherwise)
 
 
-def flip(images: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
+def flip(planes: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
     """Mirrors the chosen images left to right."""
-    return select(flipped, tf.reverse(images, [2]), images)
+    return select(flipped, tf.reverse(planes, [3]), planes)
 
 
-def color_jitter(images, order, brightness, contrast, saturation, hue):
+# The passes of `color_jitter` over the batch: brightness or contrast, and
+# saturation with hue, which commute. Every order of the four operations is a
+# walk along these six that skips some.
+_IS_HSV = (False, True, False, False, True, False)
+# The pass that comes next, by the pass before (from -1 on).
+_NEXT_LINEAR = (0, 2, 2, 3, 5, 5)
+_NEXT_HSV = (1, 1, 1, 4, 4, 4)
+
+
+def color_jitter(planes, order, brightness, contrast, saturation, hue):
     """The four colour operations in each image's own order.
 
     The result is clipped to [0, 1] after every operation.
 
     Args:
-      images: float [batch, height, width, 1 or 3] in [0, 1]; a gray image has
-        neither saturation nor hue.
+      planes: of images; gray ones have neither saturation nor hue.
       order: int [batch, 4]; row b lists the operations in the order in which
         image b goes through them, e.g. [BRIGHTNESS, HUE, CONTRAST, SATURATION].
       brightness: [batch], added.
@@ -280,39 +301,53 @@ def color_jitter(images, order, brightness, contrast, saturation, hue):
       saturation: [batch], factor on the saturation.
       hue: [batch], rotation as a share of the circle.
     """
-    # At each of the four positions every operation runs on the whole batch,
-    # with the parameter that changes nothing for images whose turn it is not.
-    for turn in tf.unstack(order, axis=1):
-        images = adjust_brightness_and_contrast(
-            images,
-            tf.where(turn == BRIGHTNESS, brightness, 0.0),
-            tf.where(turn == CONTRAST, contrast, 1.0),
+    last = tf.fill(tf.shape(order)[:1], -1)
+    pass_of = []  # For each of the four positions, [batch].
+    for operation in tf.unstack(order, axis=1):
+        last = tf.where(
+            operation < SATURATION,
+            tf.gather(_NEXT_LINEAR, last + 1),
+            tf.gather(_NEXT_HSV, last + 1),
         )
-        images = clip(images)
-        if images.shape[-1] == 3:
-            images = adjust_saturation_and_hue(
-                images,
-                tf.where(turn == SATURATION, saturation, 1.0),
-                tf.where(turn == HUE, hue, 0.0),
+        pass_of.append(last)
+    pass_of = tf.stack(pass_of, axis=1)
+
+    for number, is_hsv in enumerate(_IS_HSV):
+
+        def here(operation, parameter, neutral):
+            """The parameter for images whose turn it is, else no change."""
+            now = (order == operation) & (pass_of == number)  # noqa: B023
+            return tf.where(tf.reduce_any(now, axis=1), parameter, neutral)
+
+        if not is_hsv:
+            planes = adjust_brightness_and_contrast(
+                planes,
+                here(BRIGHTNESS, brightness, 0.0),
+                here(CONTRAST, contrast, 1.0),
             )
-    return clip(images)
+            planes = clip(planes)
+        elif planes.shape[1] == 3:
+            planes = adjust_saturation_and_hue(
+                planes, here(SATURATION, saturation, 1.0), here(HUE, hue, 0.0)
+            )
+    return planes
 
 
-def adjust_brightness_and_contrast(images, brightness, contrast):
+def adjust_brightness_and_contrast(planes, brightness, contrast):
     """(x - mean) * contrast + mean + brightness, with a mean per channel."""
-    mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
+    mean = tf.reduce_mean(planes, axis=(2, 3), keepdims=True)
     contrast = per_image(contrast)
-    return images * contrast + (mean * (1 - contrast) + per_image(brightness))
+    return planes * contrast + (mean * (1 - contrast) + per_image(brightness))
 
 
-def adjust_saturation_and_hue(images, saturation, hue):
+def adjust_saturation_and_hue(planes, saturation, hue):
     """Scales the saturation (cut at 1) and rotates the hue of HSV colours.
 
     The same values as by way of `tf.image.rgb_to_hsv`, in fewer operations:
     value - chroma * clip(2 - |k - 2|, 0, 1), with k the hue's distance in
     sixths of the circle from the channel's own zero, is the channel's value.
     """
-    red, green, blue = tf.unstack(images, axis=-1)
+    red, green, blue = tf.unstack(planes, axis=1)
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
     scale = tf.math.reciprocal(tf.maximum(chroma, 1e-12))
@@ -333,13 +368,14 @@ def adjust_saturation_and_hue(images, saturation, hue):
         k = 6 * (turns - tf.floor(turns))
         return value - chroma * clip(2 - tf.abs(k - 2))
 
-    return tf.stack([channel(5), channel(3), channel(1)], axis=-1)
+    return tf.stack([channel(5), channel(3), channel(1)], axis=1)
 
 
-def to_gray(images: tf.Tensor) -> tf.Tensor:
+def to_gray(planes: tf.Tensor) -> tf.Tensor:
     """Luma in all three channels."""
-    gray = tf.linalg.matvec(images, tf.constant(LUMA))[..., None]
-    return tf.repeat(gray, 3, axis=-1)
+    red, green, blue = tf.unstack(planes, axis=1)
+    gray = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    return tf.stack([gray, gray, gray], axis=1)
 
 
 def solarize(images: tf.Tensor, threshold: float = 0.5) -> tf.Tensor:
@@ -347,38 +383,36 @@ def solarize(images: tf.Tensor, threshold: float = 0.5) -> tf.Tensor:
     return tf.where(images < threshold, images, 1.0 - images)
 
 
-def gaussian_blur(images: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
+def gaussian_blur(planes: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
     """Separable Gaussian blur; what lies outside the image is black.
 
     As in the release, the kernel has 2 * int(height / 20) + 1 taps, so below
     20 pixels nothing is blurred.
 
     Args:
-      images: float [batch, height, width, channels].
+      planes: of images.
       sigma: [batch], standard deviation in pixels; 0 leaves the image alone.
     """
-    radius = images.shape[1] // 20
+    height, width = planes.shape[2:]
+    radius = height // 20
+    # With so small a variance the exponential is 1 at distance 0 and else 0.
+    variance = tf.maximum(tf.square(sigma), 1e-6)[:, None, None]
+    taps = tf.range(-radius, radius + 1, dtype=tf.float32)
+    total = tf.reduce_sum(
+        tf.exp(-tf.square(taps) / (2 * variance)), axis=-1, keepdims=True
+    )
 
     def weights(length: int) -> tf.Tensor:
         position = tf.range(length, dtype=tf.float32)
         distance = tf.abs(position[:, None] - position[None, :])
-        # With sigma 0 the exponential is 1 at distance 0 and 0 elsewhere.
-        variance = tf.maximum(tf.square(sigma), 1e-6)[:, None, None]
         kernel = tf.exp(-tf.square(distance) / (2 * variance))
-        taps = tf.range(-radius, radius + 1, dtype=tf.float32)
-        total = tf.reduce_sum(
-            tf.exp(-tf.square(taps) / (2 * variance)), axis=-1, keepdims=True
-        )
         return tf.where(distance <= radius, kernel, 0.0) / total
 
-    rows = weights(images.shape[1])
-    columns = rows
-    if images.shape[2] != images.shape[1]:
-        columns = weights(images.shape[2])
-    return separable(images, rows, columns)
+    rows = weights(height)
+    return separable(planes, rows, rows if width == height else weights(width))
 
 
-def crop_and_resize(images, boxes, size: tuple[int, int]) -> tf.Tensor:
+def crop_and_resize(planes, boxes, size: tuple[int, int]) -> tf.Tensor:
     """Bicubic resize of one box of each image, without antialiasing.
 
     The same values as `tf.image.resize(crop, size, "bicubic")`: half-pixel
@@ -386,17 +420,17 @@ def crop_and_resize(images, boxes, size: tuple[int, int]) -> tf.Tensor:
     box's border.
 
     Args:
-      images: float [batch, height, width, channels].
+      planes: of images.
       boxes: float [batch, 4], whole numbers: y, x, height, width.
       size: height and width of the result.
 
     Returns:
-      [batch, *size, channels], clipped to [0, 1].
+      [batch, channels, *size], clipped to [0, 1].
     """
     y, x, height, width = tf.unstack(boxes, axis=-1)
-    rows = _bicubic_weights(images.shape[1], size[0], y, height)
-    columns = _bicubic_weights(images.shape[2], size[1], x, width)
-    return clip(separable(images, rows, columns))
+    rows = _bicubic_weights(planes.shape[2], size[0], y, height)
+    columns = _bicubic_weights(planes.shape[3], size[1], x, width)
+    return clip(separable(planes, rows, columns))
 
 
 def _bicubic_weights(length: int, size: int, start, extent) -> tf.Tensor:
@@ -414,15 +448,16 @@ def _bicubic_weights(length: int, size: int, start, extent) -> tf.Tensor:
     return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
 
 
-def separable(images, rows, columns) -> tf.Tensor:
+def separable(planes, rows, columns) -> tf.Tensor:
     """A linear map of each image's rows, and one of its columns.
 
     Args:
-      images: [batch, height, width, channels].
+      planes: [batch, channels, height, width].
       rows: [batch, new height, height].
       columns: [batch, new width, width].
 
     Returns:
-      [batch, new height, new width, channels].
+      [batch, channels, new height, new width].
     """
-    return tf.einsum("bih,bhwc,bjw->bijc", rows, images, columns)
+    columns = tf.linalg.matrix_transpose(columns)
+    return rows[:, None] @ planes @ columns[:, None]

@@ -57,16 +57,14 @@ def run(config: Config) -> None:
             *(array for batches in splits for array in raw_pixels(batches))
         ),
     }
-    report.update(
-        folder,
-        evaluation=_accuracies(*learned)
-        | {
-            "baselines": baselines,
-            "neighbours": NEIGHBOURS,
-            "train_images": dataset.train.size,
-            "test_images": dataset.test.size,
-        },
-    )
+    evaluation = _accuracies(*learned) | {
+        "baselines": baselines,
+        "neighbours": NEIGHBOURS,
+        "train_images": dataset.train.size,
+        "test_images": dataset.test.size,
+    }
+    report.update(folder, evaluation=evaluation)
+    print(report.evaluation_text(evaluation))
 
 
 def _accuracies(features, labels, test_features, test_labels) -> dict:

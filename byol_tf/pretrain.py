@@ -62,13 +62,17 @@ def run(config: Config) -> None:
             recipes(config),
             first_step,
         )
-        model.fit(
-            batches,
-            steps_per_epoch=total_steps - first_step,
-            callbacks=[log, checkpoints],
-            shuffle=False,
-            verbose=0,
-        )
+        try:
+            model.fit(
+                batches,
+                steps_per_epoch=total_steps - first_step,
+                callbacks=[log, checkpoints],
+                shuffle=False,
+                verbose=0,
+            )
+        except KeyboardInterrupt:
+            checkpoints.save()
+            raise
     model.encoder.save(folder / "encoder.keras")
     _report(config, model, folder)
 

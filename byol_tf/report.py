@@ -187,7 +187,7 @@ def _markdown(run_dir: pathlib.Path, report: dict) -> str:
     if "pretrain" in report:
         parts.append(_pretrain_text(report["pretrain"], report["collapse"]))
     if "evaluation" in report:
-        parts.append(_evaluation_text(report["evaluation"]))
+        parts.append(evaluation_text(report["evaluation"]))
     if "export" in report:
         parts.append(_export_text(report["export"]))
     for title, names in (
@@ -237,7 +237,8 @@ def _pretrain_text(pretrain: dict, collapse: dict) -> str:
     )
 
 
-def _evaluation_text(evaluation: dict) -> str:
+def evaluation_text(evaluation: dict) -> str:
+    """The section `evaluation` in Markdown."""
     if "knn_top1" not in evaluation:
         return f"## Evaluation\n\n{evaluation['skipped']}\n"
     baselines = evaluation["baselines"]

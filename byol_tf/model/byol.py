@@ -204,6 +204,7 @@ class BYOL(keras.Model):
         logits = outputs["logits"]
         if labels is None:
             labels = tf.fill([tf.shape(logits)[0]], -1)
+        labels = tf.cast(labels, tf.int32)
         return (
             losses.classification_loss(logits, labels),
             losses.accuracy(logits, labels),

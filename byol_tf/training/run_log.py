@@ -10,7 +10,16 @@ import tqdm
 
 from byol_tf.training.monitors import Monitor
 
-_ON_THE_BAR = ("loss", "knn_top1", "projection_std", "tau", "learning_rate")
+# What the progress bar shows, and by which shorter name.
+_ON_THE_BAR = {
+    "loss": "loss",
+    "knn_top1": "kNN",
+    "projection_std": "std",
+    "effective_rank": "rank",
+    "images_per_second": "img/s",
+    "tau": "tau",
+    "learning_rate": "lr",
+}
 
 
 class RunLog(keras.callbacks.Callback):
@@ -97,8 +106,8 @@ class RunLog(keras.callbacks.Callback):
         self._shown |= row
         self._bar.set_postfix(
             {
-                name: f"{self._shown[name]:.4g}"
-                for name in _ON_THE_BAR
+                short: f"{self._shown[name]:.3g}"
+                for name, short in _ON_THE_BAR.items()
                 if name in self._shown
             },
             refresh=False,

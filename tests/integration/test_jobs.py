@@ -187,19 +187,31 @@ def test_an_interrupted_run_goes_on_and_ends_as_it_would_have(tmp_path):
             f"--run_dir={tmp_path / folder}",
         )
 
-    process = subprocess.Popen(
-        [sys.executable, "byol_tf/main.py", *command("killed")],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     checkpoints = tmp_path / "killed/checkpoints"
-    deadline = time.monotonic() + 200
-    while not list(checkpoints.glob("step_*5")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+
+    def stopped_by(stop: signal.Signals, after: str) -> tuple[int, str]:
+        """Exit code and stderr of the run, stopped after a checkpoint."""
+        process = subprocess.Popen(
+            [sys.executable, "byol_tf/main.py", *command("killed")],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 200
+        while not (checkpoints / after).exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(stop)
+        _, stderr = process.communicate(timeout=100)
+        return process.returncode, stderr
+
+    assert stopped_by(signal.SIGKILL, "step_000000005")[0] == -signal.SIGKILL
+    code, stderr = stopped_by(signal.SIGINT, "step_000000015")
+    assert code == 130
+    assert stderr.splitlines()[-1].startswith("byol_tf: interrupted")
+    steps = [int(path.name[-9:]) for path in checkpoints.iterdir()]
+    assert 15 <= max(steps) < 30
 
     for folder in ("killed", "whole"):
         process = run(*command(folder))
