@@ -100,7 +100,7 @@ def two_views(
         crops = [to_planes(crop) for crop in tf.unstack(images, axis=1)]
     else:
         planes = to_planes(images)
-        image_size = (size, size) if size else planes.shape[2:]
+        image_size = (size, size) if size else _sides(planes)
         crops = [
             random_crop(planes, fold_in(view_seed, 1), image_size, recipe)
             for view_seed, recipe in zip(seeds, recipes)
@@ -176,9 +176,8 @@ def random_crop(
     planes: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], recipe: Recipe
 ) -> tf.Tensor:
     """A random crop of each image, resized to `size` (height, width)."""
-    shape = tf.shape(planes)
-    image_size = tf.cast(shape[2:], tf.float32)
-    boxes = random_boxes(image_size, shape[0], seed, recipe)
+    image_size = tf.cast(tf.stack(_sides(planes)), tf.float32)
+    boxes = random_boxes(image_size, tf.shape(planes)[0], seed, recipe)
     return crop_and_resize(planes, boxes, size)
 
 
@@ -276,6 +275,12 @@ def select(chosen: tf.Tensor, then: tf.Tensor, otherwise: tf.Tensor):
 def flip(planes: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
     """Mirrors the chosen images left to right."""
     return select(flipped, tf.reverse(planes, [3]), planes)
+
+
+def _sides(planes: tf.Tensor) -> list[int | tf.Tensor]:
+    """Height and width: numbers where the graph knows them, else tensors."""
+    known, measured = planes.shape[2:], tf.unstack(tf.shape(planes)[2:])
+    return [m if k is None else k for k, m in zip(known, measured)]
 
 
 # The passes of `color_jitter` over the batch: brightness or contrast, and
@@ -393,23 +398,23 @@ def gaussian_blur(planes: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
       planes: of images.
       sigma: [batch], standard deviation in pixels; 0 leaves the image alone.
     """
-    height, width = planes.shape[2:]
+    height, width = _sides(planes)
     radius = height // 20
     # With so small a variance the exponential is 1 at distance 0 and else 0.
     variance = tf.maximum(tf.square(sigma), 1e-6)[:, None, None]
-    taps = tf.range(-radius, radius + 1, dtype=tf.float32)
+    taps = tf.cast(tf.range(-radius, radius + 1), tf.float32)
     total = tf.reduce_sum(
         tf.exp(-tf.square(taps) / (2 * variance)), axis=-1, keepdims=True
     )
 
     def weights(length: int) -> tf.Tensor:
-        position = tf.range(length, dtype=tf.float32)
+        position = tf.range(length)
         distance = tf.abs(position[:, None] - position[None, :])
-        kernel = tf.exp(-tf.square(distance) / (2 * variance))
+        square = tf.cast(tf.square(distance), tf.float32)
+        kernel = tf.exp(-square / (2 * variance))
         return tf.where(distance <= radius, kernel, 0.0) / total
 
-    rows = weights(height)
-    return separable(planes, rows, rows if width == height else weights(width))
+    return separable(planes, weights(height), weights(width))
 
 
 def crop_and_resize(planes, boxes, size: tuple[int, int]) -> tf.Tensor:
@@ -428,17 +433,18 @@ def crop_and_resize(planes, boxes, size: tuple[int, int]) -> tf.Tensor:
       [batch, channels, *size], clipped to [0, 1].
     """
     y, x, height, width = tf.unstack(boxes, axis=-1)
-    rows = _bicubic_weights(planes.shape[2], size[0], y, height)
-    columns = _bicubic_weights(planes.shape[3], size[1], x, width)
+    sides = _sides(planes)
+    rows = _bicubic_weights(sides[0], size[0], y, height)
+    columns = _bicubic_weights(sides[1], size[1], x, width)
     return clip(separable(planes, rows, columns))
 
 
 def _bicubic_weights(length: int, size: int, start, extent) -> tf.Tensor:
     """[batch, size, length]: each output pixel's weights on the input's."""
     start, extent = start[:, None, None], extent[:, None, None]
-    output = tf.range(size, dtype=tf.float32)[None, :, None]
-    source = tf.range(length, dtype=tf.float32)[None, None, :]
-    centre = start + (output + 0.5) * extent / size - 0.5
+    output = tf.cast(tf.range(size), tf.float32)[None, :, None]
+    source = tf.cast(tf.range(length), tf.float32)[None, None, :]
+    centre = start + (output + 0.5) * extent / tf.cast(size, tf.float32) - 0.5
     d = tf.abs(source - centre)
     near = (1.5 * d - 2.5) * d * d + 1.0
     far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import itertools
 import pathlib
+import re
 import shutil
 import textwrap
 
@@ -25,7 +26,7 @@ left, and over those of a flagfile there.
 
 
 def parse(arguments: list[str]) -> Config | None:
-    """The configuration that the arguments ask for; None if they ask for help.
+    """The configuration that the arguments ask for; None for `--help` or none.
 
     A mode that works on an existing run folder takes its settings from there,
     and those given as flags in their place.
@@ -45,11 +46,17 @@ def parse(arguments: list[str]) -> Config | None:
         raise ConfigError(
             f"--{error.flagname} is no flag.{hint} See --help."
         ) from error
-    except (flags.Error, OSError) as error:
+    except flags.IllegalFlagValueError as error:
+        flag = re.search(r"--[^\s:]+", str(error)).group()
+        raise ConfigError(f"{flag} is no valid value. See --help.") from error
+    except flags.CantOpenFlagFileError as error:
+        reason = str(error).rpartition("]")[2].strip()
+        raise ConfigError(f"--flagfile cannot be read: {reason}") from error
+    except flags.Error as error:
         raise ConfigError(" ".join(str(error).split())) from error
     if rest:
         raise ConfigError(f"{rest[0]!r} is no flag; flags begin with --.")
-    if values.help:
+    if values.help or len(arguments) == 1:
         print(help_page())
         return None
 

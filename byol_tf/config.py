@@ -6,6 +6,7 @@ nowhere else.
 
 import dataclasses
 import json
+import math
 import pathlib
 
 DEPTHS = (18, 34, 50, 101, 152, 200)
@@ -387,6 +388,12 @@ class Config:
         ):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, published)
+        self._check_dataset()
+        if self.encoder and self.mode not in ("evaluate", "export"):
+            raise ConfigError(
+                f"--encoder={self.encoder} goes with --mode=evaluate or "
+                f"--mode=export, not {self.mode}."
+            )
         missing = [
             f"--{name}"
             for name in ("base_learning_rate", "weight_decay", "tau_base")
@@ -397,25 +404,56 @@ class Config:
                 f"--epochs={self.epochs} has no published recipe (40, 100, 300 "
                 f"and 1000 have): give {', '.join(missing)} as well."
             )
-        if self.encoder_depth is None:
-            if not self.encoder_blocks:
-                object.__setattr__(self, "encoder_depth", 50)
-            elif len(self.encoder_blocks) != len(self.encoder_channels):
-                raise ConfigError(
-                    f"--encoder_blocks={as_text(self.encoder_blocks)} needs "
-                    "as many --encoder_channels."
-                )
-        elif self.encoder_depth not in DEPTHS:
-            raise ConfigError(
-                f"--encoder_depth={self.encoder_depth} is none of "
-                f"{as_text(DEPTHS)}."
-            )
+        self._check_encoder()
         for name in ("blur", "solarize"):
             if len(getattr(self, name)) != 2:
                 raise ConfigError(
                     f"--{name} takes two probabilities, for T and T', e.g. "
                     f"--{name}={','.join(map(str, _default(name)))}."
                 )
+
+    def _check_dataset(self) -> None:
+        kind, _, argument = self.dataset.partition(":")
+        if self.dataset != "bundled" and not (
+            kind in ("folder", "tfds") and argument
+        ):
+            raise ConfigError(
+                f"--dataset={self.dataset} is none of bundled, folder:PATH, "
+                "tfds:NAME."
+            )
+
+    def _check_encoder(self) -> None:
+        """Settles depth or blocks; where both are given, depth wins."""
+        if self.encoder_depth is not None:
+            if self.encoder_depth not in DEPTHS:
+                raise ConfigError(
+                    f"--encoder_depth={self.encoder_depth} is none of "
+                    f"{as_text(DEPTHS)}."
+                )
+        elif self.encoder_blocks:
+            for name in ("encoder_channels", "encoder_group_strides"):
+                count = len(getattr(self, name))
+                # Strides have a default.
+                if count != len(self.encoder_blocks) and (
+                    count or name == "encoder_channels"
+                ):
+                    raise ConfigError(
+                        f"--encoder_blocks={as_text(self.encoder_blocks)} "
+                        f"needs as many --{name}, not "
+                        f"{as_text(getattr(self, name))!r}."
+                    )
+        else:
+            for name in (
+                "encoder_channels",
+                "encoder_group_strides",
+                "encoder_bottleneck",
+            ):
+                if getattr(self, name):
+                    raise ConfigError(
+                        f"--{name} needs --encoder_blocks: it describes a "
+                        "network without a published depth."
+                    )
+            object.__setattr__(self, "encoder_depth", 50)
 
     def flagfile(self) -> str:
         """All settings as a flagfile that asks for the same."""
@@ -485,12 +523,13 @@ def _check_limits(field: dataclasses.Field, value) -> None:
         if number is None:
             continue
         low, high = kind.get("low"), kind.get("high")
-        # Written so that NaN is refused as well.
-        if low is not None and not number >= low:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"--{field.name}={as_text(value)} is no number.")
+        if low is not None and number < low:
             raise ConfigError(
                 f"--{field.name}={as_text(value)} is below {low}."
             )
-        if high is not None and not number <= high:
+        if high is not None and number > high:
             raise ConfigError(
                 f"--{field.name}={as_text(value)} is above {high}."
             )

@@ -2,11 +2,12 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from byol_tf import report
 from byol_tf.config import Config
 from byol_tf.data.pipeline import evaluation_batches, open_dataset
-from byol_tf.data.sources import Dataset
+from byol_tf.data.sources import Dataset, undecodable
 from byol_tf.evaluation.features import extract, raw_pixels
 from byol_tf.evaluation.knn import NEIGHBOURS, knn_accuracy, nearest
 from byol_tf.evaluation.linear import linear_accuracy
@@ -14,7 +15,7 @@ from byol_tf.model.build import load_encoder
 from byol_tf.training.run_folder import encoder_path, open_results_folder
 
 # Rows and columns of the picture of nearest neighbours.
-_QUERIES, _NEAREST = 8, 6
+_QUERIES, _NEAREST = 10, 6
 
 
 def run(config: Config) -> None:
@@ -49,7 +50,11 @@ def run(config: Config) -> None:
             for array in extract(network, batches, f"{title}, {name}")
         ]
 
-    learned = features(encoder, "features")
+    try:
+        learned = features(encoder, "features")
+    except tf.errors.InvalidArgumentError as error:
+        damaged = undecodable(dataset.train) or undecodable(dataset.test)
+        raise damaged or error from error
     _draw_neighbours(config, dataset, learned, folder / "plots/neighbours.png")
     baselines = {
         "random_init": _accuracies(*features(random_init, "random encoder")),
@@ -58,6 +63,7 @@ def run(config: Config) -> None:
         ),
     }
     evaluation = _accuracies(*learned) | {
+        "dataset": config.dataset,
         "baselines": baselines,
         "neighbours": NEIGHBOURS,
         "train_images": dataset.train.size,

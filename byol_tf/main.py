@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 from byol_tf import command_line
 from byol_tf.config import Config, ConfigError
+from byol_tf.training.run_folder import check_writable
 
 # mode -> the jobs it consists of; each leaves its results in the run folder.
 JOBS = {
@@ -25,21 +26,25 @@ JOBS = {
 
 def main(arguments: list[str]) -> int:
     """Runs the jobs that the flags ask for; returns the exit code."""
-    config = None
     try:
         config = command_line.parse(arguments)
         if config is not None:
             _run(config)
+        sys.stdout.flush()
     except ConfigError as error:
         return _fail(2, str(error))
+    except BrokenPipeError:  # `--help | head`: nobody reads on.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
-        return _fail(1, f"--run_dir={config.run_dir}: {error}")
+        return _fail(1, str(error))
     except KeyboardInterrupt:
         return _fail(130, "interrupted; the same command goes on from there.")
     return 0
 
 
 def _run(config: Config) -> None:
+    check_writable(config)
     with _silent_native_code():
         import tensorflow as tf  # Here, and not above: it takes seconds.
 
@@ -49,7 +54,8 @@ def _run(config: Config) -> None:
         tf.config.experimental.enable_op_determinism()
     for job in JOBS[config.mode]:
         importlib.import_module(f"byol_tf.{job}").run(config)
-    print(f"Report: {pathlib.Path(config.run_dir) / 'report.md'}")
+    if config.mode != "preview":
+        print(f"Report: {pathlib.Path(config.run_dir) / 'report.md'}")
 
 
 @contextlib.contextmanager

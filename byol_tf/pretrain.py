@@ -7,9 +7,12 @@ tensorboard/, checkpoints/, encoder.keras, plots/, report.json and report.md.
 import math
 import pathlib
 
+import tensorflow as tf
+
 from byol_tf import report
-from byol_tf.config import Config
+from byol_tf.config import Config, ConfigError
 from byol_tf.data.pipeline import open_dataset, training_batches
+from byol_tf.data.sources import undecodable
 from byol_tf.model.build import build_byol, recipes
 from byol_tf.training.checkpoints import Checkpoints
 from byol_tf.training.monitors import Monitor
@@ -73,14 +76,22 @@ def run(config: Config) -> None:
         except KeyboardInterrupt:
             checkpoints.save()
             raise
+        except tf.errors.InvalidArgumentError as error:
+            raise undecodable(dataset.train) or error from error
     model.encoder.save(folder / "encoder.keras")
     _report(config, model, folder)
 
 
 def _report(config: Config, model, folder: pathlib.Path) -> None:
     rows = read_metrics(folder / "metrics.jsonl")
+    if not rows:
+        raise ConfigError(
+            f"--run_dir={folder} holds a finished training but no record of "
+            "it, metrics.jsonl; choose another --run_dir."
+        )
     last = rows[-1]
     seconds = sum(row["seconds"] for row in rows)
+    images = sum(row["images_per_second"] * row["seconds"] for row in rows)
     parameters = sum(
         math.prod(v.shape) for v in model.encoder.trainable_variables
     )
@@ -93,7 +104,7 @@ def _report(config: Config, model, folder: pathlib.Path) -> None:
             "batch_size": config.batch_size,
             "steps": last["step"],
             "seconds": seconds,
-            "images_per_second": last["step"] * config.batch_size / seconds,
+            "images_per_second": images / seconds,
             "final_loss": last["repr_loss"],
         },
         collapse={

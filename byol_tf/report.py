@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-_SIZE = (7.0, 3.6)
+_SIZE = (7.0, 4.0)
 _DPI = 120
 
 
@@ -102,7 +102,13 @@ def _line(axes, rows, name, label, color="tab:blue", scale=1.0, marker=None):
 
 def _legend(axes, other) -> None:
     handles = [a.get_legend_handles_labels() for a in (axes, other)]
-    axes.legend(*map(sum, zip(*handles), ([], [])), loc="best", framealpha=0.8)
+    axes.legend(
+        *map(sum, zip(*handles), ([], [])),
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.18),
+        ncols=4,
+        frameon=False,
+    )
 
 
 def _save(figure, axes, path: pathlib.Path, title: str) -> None:
@@ -260,7 +266,8 @@ def evaluation_text(evaluation: dict) -> str:
                 for name, row in rows
             ],
         )
-        + f"\n{evaluation['train_images']:,} training and "
+        + f"\n{evaluation['dataset']}: "
+        f"{evaluation['train_images']:,} training and "
         f"{evaluation['test_images']:,} test images. kNN: cosine similarity, "
         f"{evaluation['neighbours']} neighbours, weighted votes. Linear: "
         "logistic regression on standardised features, its l2 penalty chosen "

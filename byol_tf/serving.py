@@ -9,6 +9,9 @@ import tensorflow as tf
 
 from byol_tf.data.images import central_crop
 
+# Accepted difference of a feature, as a share of the largest feature.
+TOLERANCE = 1e-4
+
 
 def export_saved_model(
     encoder: keras.Model, path: pathlib.Path, image_size: int, eval_crop: float
@@ -64,10 +67,18 @@ def export_saved_model(
 def max_abs_difference(
     encoder: keras.Model, path: pathlib.Path, batch: np.ndarray
 ) -> float:
-    """Greatest difference of a feature between the encoder and its export."""
+    """Greatest difference of a feature between the encoder and its export.
+
+    Raises:
+      RuntimeError: if it is more than float32 explains.
+    """
     served = tf.saved_model.load(str(path)).signatures["serving_default"]
-    features = served(images=tf.constant(batch))["features"]
-    expected = encoder(tf.constant(batch), training=False)
-    return float(
-        tf.reduce_max(tf.abs(features - tf.cast(expected, tf.float32)))
-    )
+    features = served(images=tf.constant(batch))["features"].numpy()
+    expected = np.float32(encoder(tf.constant(batch), training=False))
+    difference = float(np.max(np.abs(features - expected)))
+    if not difference <= TOLERANCE * np.max(np.abs(expected)):
+        raise RuntimeError(
+            f"{path} gives features that differ by {difference} from those of "
+            "the encoder it was exported from."
+        )
+    return difference

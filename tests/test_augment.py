@@ -272,3 +272,13 @@ def test_two_crops_are_not_cropped_again(images):
 def test_recipe_survives_json():
     config = json.loads(json.dumps(dataclasses.asdict(augment.T_PRIME)))
     assert Recipe.from_config(config) == augment.T_PRIME
+
+
+def test_images_of_unknown_size_in_a_graph(images):
+    views = tf.function(
+        lambda x: augment.two_views(x, [1, 1], 16),
+        input_signature=[tf.TensorSpec([None, None, None, 3])],
+    )
+    expected = augment.two_views(tf.constant(images), [1, 1], 16)
+    for a, b in zip(views(images), expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

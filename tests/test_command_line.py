@@ -16,7 +16,12 @@ def parse(*arguments) -> Config:
 
 
 def test_defaults():
-    assert parse() == Config()
+    assert parse("--seed=0") == Config()
+
+
+def test_no_flags_ask_for_help(capsys):
+    assert parse() is None
+    assert "--flagfile=flags/quickstart.flags" in capsys.readouterr().out
 
 
 def test_the_later_value_wins(tmp_path):
@@ -43,12 +48,12 @@ def test_written_flags_ask_for_the_same(tmp_path):
     "argument, message",
     [
         ("--sed=1", "--sed is no flag. Did you mean --seed?"),
-        ("--seed=x", "seed"),
+        ("--seed=x", "--seed=x is no valid value"),
         ("seed", "'seed' is no flag"),
-        ("--flagfile=/nowhere/x.flags", "/nowhere/x.flags"),
+        ("--flagfile=/nowhere/x.flags", "--flagfile cannot be read"),
         ("--blur=a,b", "--blur=a,b"),
         ("--steps=", "steps"),
-        ("--deterministic=maybe", "deterministic"),
+        ("--deterministic=maybe", "--deterministic=maybe is no valid value"),
     ],
 )
 def test_mistakes_are_one_line(argument, message):

@@ -38,6 +38,7 @@ EVALUATION = {
         "random_init": {"knn_top1": 0.7011, "linear_top1": 0.7522},
         "raw_pixels": {"knn_top1": 0.8044, "linear_top1": 0.8455},
     },
+    "dataset": "bundled",
     "neighbours": 20,
     "train_images": 100,
     "test_images": 20,

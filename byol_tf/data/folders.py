@@ -44,12 +44,9 @@ def open_folder(path: str) -> Dataset:
         raise ConfigError(
             f"--dataset=folder:{path} {problem}; name a folder of images."
         )
-    if not (root / "train").is_dir():
+    if not _is_split(root):
         files, labels, class_names = _list_images(root)
-        test = np.zeros(len(files), bool)
-        if class_names:
-            order = np.random.RandomState(0).permutation(len(files))
-            test[order[::HELD_OUT]] = True
+        test = _held_out(labels) if class_names else np.zeros(len(files), bool)
         return Dataset(
             _open_files(files[~test], labels[~test]),
             _open_files(files[test], labels[test]) if test.any() else None,
@@ -65,6 +62,43 @@ def open_folder(path: str) -> Dataset:
     return Dataset(train, None, class_names)
 
 
+def _is_split(root: pathlib.Path) -> bool:
+    """Whether `train` is a split of the images, and not a class of them."""
+    train = root / "train"
+    return train.is_dir() and (
+        any((root / name).is_dir() for name in TEST_FOLDERS)
+        or any(path.is_dir() for path in train.iterdir())
+    )
+
+
+def _held_out(labels: np.ndarray) -> np.ndarray:
+    """bool [n]: a tenth of each class, and one at least of two or more."""
+    chosen = np.zeros(len(labels), bool)
+    random = np.random.RandomState(0)
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        if len(members) > 1:
+            chosen[members[: max(1, len(members) // HELD_OUT)]] = True
+    return chosen
+
+
+def _image_files(root: pathlib.Path) -> list[str]:
+    """All files below a folder that are named like images; follows links."""
+    found, seen = [], set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # A link back to where we have been.
+            subfolders.clear()
+            continue
+        seen.add(real)
+        found += [
+            os.path.join(folder, name)
+            for name in names
+            if name.lower().endswith(SUFFIXES)
+        ]
+    return sorted(found)
+
+
 def _list_images(
     root: pathlib.Path, known_classes: tuple[str, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -72,12 +106,7 @@ def _list_images(
 
     With known classes, those are the labels, and there may be no others.
     """
-    files = sorted(
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(root)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    )
+    files = _image_files(root)
     if not files:
         raise ConfigError(
             f"--dataset: {root} holds no image ({', '.join(SUFFIXES)})."
@@ -110,7 +139,9 @@ def _open_files(files: np.ndarray, labels: np.ndarray) -> Source:
     def read(index):
         return tf.io.read_file(paths[index]), all_labels[index]
 
-    source = EncodedSource(len(files), read, smallest=int(sizes.min()))
+    source = EncodedSource(
+        len(files), read, name_of=files.__getitem__, smallest=int(sizes.min())
+    )
     if len(files) <= CHECKED_FILES and (sizes == sizes[0]).all():
         return in_memory(source, tuple(sizes[0]))
     return source

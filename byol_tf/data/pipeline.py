@@ -25,17 +25,12 @@ def open_dataset(config: Config) -> tuple[Dataset, Config]:
       ConfigError: if there is no such data set, or the settings do not fit it.
     """
     kind, _, argument = config.dataset.partition(":")
-    if config.dataset == "bundled":
+    if kind == "bundled":
         dataset = open_bundled()
-    elif kind == "folder" and argument:
+    elif kind == "folder":
         dataset = open_folder(argument)
-    elif kind == "tfds" and argument:
-        dataset = open_tfds(argument, config)
     else:
-        raise ConfigError(
-            f"--dataset={config.dataset} is none of bundled, folder:PATH, "
-            "tfds:NAME."
-        )
+        dataset = open_tfds(argument, config)
 
     whole = isinstance(dataset.train, ArraySource)
     size = config.image_size

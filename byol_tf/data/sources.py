@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from byol_tf.config import ConfigError
 from byol_tf.data import images
 
 # The label of an image of unknown class.
@@ -49,12 +50,14 @@ class EncodedSource:
     Attributes:
       size: number of images.
       read: int64 scalar tensor -> (the file's bytes, int32 label), in a graph.
+      name_of: number of an image -> what to call it in a message.
       smallest: the least height or width among the images that were looked at
         when the source was opened; None if that was none.
     """
 
     size: int
     read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    name_of: Callable[[int], str]
     smallest: int | None
 
 
@@ -77,7 +80,11 @@ class Dataset:
 
 
 def in_memory(source: EncodedSource, shape: tuple[int, int]) -> Source:
-    """The decoded images, if that many of this height and width fit."""
+    """The decoded images, if that many of this height and width fit.
+
+    Raises:
+      ConfigError: if one cannot be decoded.
+    """
     if source.size * shape[0] * shape[1] * 3 > IN_MEMORY_BYTES:
         return source
     decoded = np.empty((source.size, *shape, 3), np.uint8)
@@ -90,7 +97,25 @@ def in_memory(source: EncodedSource, shape: tuple[int, int]) -> Source:
     examples = tf.data.Dataset.range(source.size).map(
         load, tf.data.AUTOTUNE, deterministic=False
     )
-    for index, image, label in examples.as_numpy_iterator():
-        decoded[index] = image
-        labels[index] = label
+    try:
+        for index, image, label in examples.as_numpy_iterator():
+            decoded[index] = image
+            labels[index] = label
+    except tf.errors.InvalidArgumentError as error:
+        raise undecodable(source) or error from error
     return ArraySource(decoded, labels)
+
+
+def undecodable(source: Source) -> ConfigError | None:
+    """Looks for the first image that cannot be decoded, to name it."""
+    if isinstance(source, EncodedSource):
+        for number in range(source.size):
+            encoded, _ = source.read(tf.constant(number, tf.int64))
+            try:
+                images.decode(encoded)
+            except tf.errors.InvalidArgumentError:
+                return ConfigError(
+                    f"--dataset: {source.name_of(number)} is damaged and "
+                    "cannot be decoded; remove it."
+                )
+    return None

@@ -3,8 +3,10 @@
 import os
 import socket
 import urllib.parse
+import urllib.request
 
 import tensorflow as tf
+from absl import logging
 
 from byol_tf.config import Config, ConfigError
 from byol_tf.data.sources import (
@@ -30,6 +32,7 @@ def open_tfds(name: str, config: Config) -> Dataset:
     # Imported here: it is slow, and needed for no other source.
     import tensorflow_datasets as tfds
 
+    logging.set_verbosity(logging.ERROR)  # What it warns of is said below.
     try:
         builder = tfds.builder(
             name, data_dir=os.path.expanduser(config.data_dir) or None
@@ -72,10 +75,13 @@ def open_tfds(name: str, config: Config) -> Dataset:
                 example[label] if label else UNLABELLED, tf.int32
             )
 
+        def name_of(number):
+            return f"example {number} of tfds:{name}, {split}"
+
         shape = features[image].shape[:2]
         if None in shape:
-            return EncodedSource(records.size, read, smallest=None)
-        source = EncodedSource(records.size, read, smallest=min(shape))
+            return EncodedSource(records.size, read, name_of, smallest=None)
+        source = EncodedSource(records.size, read, name_of, min(shape))
         return in_memory(source, shape)
 
     train = open_split("train_split", config.train_split)
@@ -100,6 +106,8 @@ def _prepare(name: str, builder, config: Config) -> None:
             "name its place by --data_dir, or add --download."
         )
     hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos}
+    if "https" in urllib.request.getproxies():
+        hosts = set()  # The proxy may reach what we do not.
     for host in sorted(hosts - {None}):
         try:
             socket.create_connection((host, 443), CONNECT_TIMEOUT).close()

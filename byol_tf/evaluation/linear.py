@@ -32,6 +32,8 @@ def linear_accuracy(
       test_features: [m, d].
       test_labels: int [m].
     """
+    if len(set(labels)) == 1:
+        return float(np.mean(test_labels == labels[0]))
     held_out = np.zeros(len(labels), bool)
     held_out[::10] = True
     if len(set(labels[~held_out])) < 2:

@@ -51,9 +51,9 @@ class BYOL(keras.Model):
         projector_hidden: int = 4096,
         projection_size: int = 256,
         tau_base: float = 0.996,
-        total_steps: int = 1,
-        num_classes: int | None = None,
         *,
+        total_steps: int,
+        num_classes: int | None = None,
         image_size: int | None = None,
         recipes: tuple[augment.Recipe, augment.Recipe] = (
             augment.T,
@@ -205,6 +205,10 @@ class BYOL(keras.Model):
         if labels is None:
             labels = tf.fill([tf.shape(logits)[0]], -1)
         labels = tf.cast(labels, tf.int32)
+        if labels.shape.rank != 1:
+            raise ValueError(
+                f"BYOL needs labels of shape [batch], not {labels.shape}."
+            )
         return (
             losses.classification_loss(logits, labels),
             losses.accuracy(logits, labels),

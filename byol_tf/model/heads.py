@@ -99,7 +99,7 @@ class Network(keras.Model):
                 kernel_initializer=fan_in_truncated_normal(),
                 name="classifier",
             )
-        features = encoder.compute_output_shape((None, None, None, 3))
+        features = (None, _feature_size(encoder))
         self.projector.build(features)
         self.predictor.build((None, projection_size))
         if self.classifier is not None:
@@ -121,3 +121,25 @@ class Network(keras.Model):
             name: tf.cast(value, self.variable_dtype)
             for name, value in outputs.items()
         }
+
+
+def _feature_size(encoder: keras.Model) -> int:
+    """Length of an encoder's feature vectors."""
+    if getattr(
+        encoder, "inputs", None
+    ):  # A functional model, perhaps of one image size only.
+        shape = encoder.output_shape
+    else:
+        try:
+            shape = encoder.compute_output_shape((None, None, None, 3))
+        except NotImplementedError as error:
+            raise ValueError(
+                f"BYOL cannot tell the number of features of {encoder.name}: "
+                "give its class a method compute_output_shape(input_shape)."
+            ) from error
+    if len(shape) != 2:
+        raise ValueError(
+            f"BYOL needs an encoder that gives [batch, features]; "
+            f"{encoder.name} gives {shape}."
+        )
+    return shape[-1]

@@ -175,10 +175,13 @@ class ResNet(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if (depth is None) == (blocks is None or channels is None):
+        needed = (blocks, channels) if depth is None else (depth,)
+        refused = () if depth is None else (blocks, channels, bottleneck)
+        if None in needed or any(refused):
             raise ValueError(
-                "ResNet needs either a depth, or blocks and channels; got "
-                f"depth={depth}, blocks={blocks}, channels={channels}."
+                "ResNet needs either a depth, or blocks and channels (and "
+                f"bottleneck); got depth={depth}, blocks={blocks}, "
+                f"channels={channels}, bottleneck={bottleneck}."
             )
         if depth is not None:
             if depth not in DEPTHS:
@@ -196,8 +199,8 @@ class ResNet(keras.Model):
             )
         if stem not in STEMS:
             raise ValueError(f"ResNet stem {stem!r} is none of {STEMS}.")
-        if width < 1:
-            raise ValueError(f"ResNet width {width} is below 1.")
+        if not isinstance(width, int) or width < 1:
+            raise ValueError(f"ResNet width {width} is no whole number >= 1.")
         self.depth = depth
         self.width = width
         self.stem = stem

@@ -6,6 +6,24 @@ import pathlib
 from byol_tf.config import Config, ConfigError
 
 
+def check_writable(config: Config) -> None:
+    """Finds out, in no time and without a trace, whether the run can write.
+
+    Raises:
+      ConfigError: if it cannot.
+    """
+    folder = pathlib.Path(config.run_dir)
+    try:
+        missing = [p for p in (folder, *folder.parents) if not p.exists()]
+        if missing:
+            missing[-1].mkdir()
+            missing[-1].rmdir()
+        elif not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise PermissionError(f"no permission to write into {folder}")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
 def open_run_folder(config: Config) -> pathlib.Path:
     """Makes the folder, or finds that it is of the same run.
 
@@ -15,10 +33,25 @@ def open_run_folder(config: Config) -> pathlib.Path:
     Raises:
       ConfigError: if it cannot be written, or holds a run of other settings.
     """
+    folder = open_results_folder(config)
+    try:
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        config.save(folder / "config.json")
+        (folder / "flags.txt").write_text(config.flagfile())
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return folder
+
+
+def open_results_folder(config: Config) -> pathlib.Path:
+    """The folder for the results of a job; no run of other settings' one.
+
+    Raises:
+      ConfigError: as `open_run_folder`.
+    """
     folder = pathlib.Path(config.run_dir)
-    existing = folder / "config.json"
-    if existing.is_file():
-        differences = config.differences(Config.load(existing))
+    if (folder / "config.json").is_file():
+        differences = config.differences(Config.load(folder / "config.json"))
         if differences:
             raise ConfigError(
                 f"--run_dir={folder} holds a run with other settings: "
@@ -26,28 +59,12 @@ def open_run_folder(config: Config) -> pathlib.Path:
             )
     try:
         (folder / "plots").mkdir(parents=True, exist_ok=True)
-        (folder / "checkpoints").mkdir(exist_ok=True)
-        config.save(folder / "config.json")
-        (folder / "flags.txt").write_text(config.flagfile())
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise _unwritable(folder, error) from error
     return folder
 
 
-def open_results_folder(config: Config) -> pathlib.Path:
-    """The folder for the results of a job on a finished encoder."""
-    folder = pathlib.Path(config.run_dir)
-    try:
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    if not os.access(folder, os.W_OK):
-        raise unwritable(folder, PermissionError("permission denied"))
-    return folder
-
-
-def unwritable(folder: pathlib.Path, error: OSError) -> ConfigError:
-    """What to tell a user whose folder cannot be written."""
+def _unwritable(folder: pathlib.Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"--run_dir={folder} cannot be written: {error.strerror or error}."
     )

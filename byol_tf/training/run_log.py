@@ -1,6 +1,7 @@
 """The record of a run as it goes: metrics.jsonl, TensorBoard, progress bar."""
 
 import json
+import math
 import pathlib
 import time
 
@@ -8,6 +9,7 @@ import keras
 import tensorflow as tf
 import tqdm
 
+from byol_tf.config import ConfigError
 from byol_tf.training.monitors import Monitor
 
 # What the progress bar shows, and by which shorter name.
@@ -83,6 +85,12 @@ class RunLog(keras.callbacks.Callback):
         measuring = last or self._step % self._monitor_every == 0
         if not measuring and self._step % self._log_every:
             return
+        if not math.isfinite(logs["loss"]):
+            raise ConfigError(
+                f"the loss is {logs['loss']} at step {self._step}: training "
+                "has diverged. Lower --base_learning_rate, and choose another "
+                "--run_dir."
+            )
         seconds = time.perf_counter() - self._row_time
         images = (self._step - self._row_step) * self._batch_size
         row = {name: float(value) for name, value in logs.items()}

@@ -8,7 +8,7 @@ from conftest import save_images
 
 from byol_tf.config import ConfigError
 from byol_tf.data.folders import open_folder
-from byol_tf.data.sources import ArraySource, EncodedSource
+from byol_tf.data.sources import ArraySource, EncodedSource, undecodable
 
 
 def labels_of(source) -> list[int]:
@@ -59,12 +59,50 @@ def test_a_tenth_is_held_out_without_a_test_folder(tmp_path):
     save_images(tmp_path / "b", 30, first=30)
     dataset = open_folder(str(tmp_path))
     assert (dataset.train.size, dataset.test.size) == (54, 6)
+    assert sorted(labels_of(dataset.test)) == [0, 0, 0, 1, 1, 1]
     images = [
         i.tobytes() for i in (*dataset.train.images, *dataset.test.images)
     ]
     assert len(set(images)) == 60
     again = open_folder(str(tmp_path))
     np.testing.assert_array_equal(dataset.test.images, again.test.images)
+
+
+def test_each_class_is_held_out_by_its_tenth(tmp_path):
+    for name, count, first in (("a", 40, 0), ("b", 5, 40), ("c", 1, 45)):
+        save_images(tmp_path / name, count, first=first)
+    dataset = open_folder(str(tmp_path))
+    assert np.bincount(dataset.test.labels, minlength=3).tolist() == [4, 1, 0]
+    assert np.bincount(dataset.train.labels).tolist() == [36, 4, 1]
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for first, name in enumerate(("train", "car", "bus")):
+        save_images(tmp_path / name, 3, first=3 * first)
+    dataset = open_folder(str(tmp_path))
+    assert dataset.class_names == ("bus", "car", "train")
+    assert dataset.train.size + dataset.test.size == 9
+
+
+def test_links_are_followed_once(tmp_path):
+    save_images(tmp_path / "elsewhere/a", 3)
+    save_images(tmp_path / "elsewhere/b", 3, first=3)
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "elsewhere/a/loop").symlink_to(tmp_path / "photos")
+    dataset = open_folder(str(tmp_path / "photos"))
+    assert dataset.train.size + dataset.test.size == 6
+
+
+def test_a_damaged_file_among_many_sizes_is_found(tmp_path):
+    save_images(tmp_path, 3, size=(400, 300))
+    save_images(tmp_path, 3, size=(300, 300), first=3)
+    source = open_folder(str(tmp_path)).train
+    assert undecodable(source) is None
+    damaged = tmp_path / "004.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    assert "004.jpg is damaged" in str(undecodable(source))
 
 
 @pytest.mark.parametrize("place", [".", "one", "deep/er"])
@@ -119,10 +157,10 @@ def make_empty_image(path):
 
 
 def make_truncated_image(path):
-    save_images(path, 2)
+    save_images(path, 2, size=(400, 300))
     whole = (path / "000.jpg").read_bytes()
     (path / "short.jpg").write_bytes(whole[: len(whole) // 2])
-    return "short.jpg is no image"
+    return "short.jpg is damaged"
 
 
 def make_foreign_test_classes(path):

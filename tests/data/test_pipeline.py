@@ -115,8 +115,6 @@ def test_sizes_are_settled_by_the_data(tmp_path):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (dict(dataset="mnist"), "--dataset=mnist is none of"),
-        (dict(dataset="folder:"), "--dataset=folder: is none of"),
         (dict(batch_size=10_001), "--batch_size=10001 .*10000"),
         (dict(image_size=29), "--image_size=29 .*28 pixels"),
     ],

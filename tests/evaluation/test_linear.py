@@ -48,3 +48,9 @@ def test_a_handful_of_examples():
     features = np.array([[0.0], [1.0], [0.1], [0.9]])
     labels = np.array([0, 1, 0, 1])
     assert linear_accuracy(features, labels, features, labels) == 1
+
+
+def test_a_single_class():
+    features, labels = np.random.randn(6, 2), np.zeros(6, int)
+    test_labels = np.array([0, 0, 0, 1, 1, 1])
+    assert linear_accuracy(features, labels, features, test_labels) == 0.5

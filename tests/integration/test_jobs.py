@@ -15,6 +15,7 @@ import tensorflow as tf
 from conftest import save_images
 
 from byol_tf.config import Config
+from byol_tf.main import main
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = (
@@ -77,7 +78,7 @@ def test_quickstart_shortened(tmp_path):
     )
     assert 0 < report["collapse"]["projection_std"] < 0.125
     assert 1 < report["collapse"]["effective_rank"] <= 64
-    assert report["export"]["max_abs_diff"] < 1e-5
+    assert report["export"]["max_abs_diff"] < 1e-3  # Of features up to 100.
 
     names = {path.name for path in run_dir.iterdir()}
     assert names >= {
@@ -106,7 +107,8 @@ def test_quickstart_shortened(tmp_path):
     np.testing.assert_allclose(
         served.signatures["serving_default"](images=images)["features"],
         encoder(images),
-        atol=1e-5,
+        rtol=1e-4,
+        atol=1e-4,
     )
 
     # The same command finds nothing left to do, and another seed is refused.
@@ -146,7 +148,7 @@ def test_a_folder_of_photos_and_the_other_modes(tmp_path):
     )
     assert process.returncode == 0, process.stderr
     exported = json.loads((elsewhere / "report.json").read_text())
-    assert exported["export"]["max_abs_diff"] < 1e-5
+    assert exported["export"]["max_abs_diff"] < 1e-3
 
     process = run(
         "--mode=preview",
@@ -177,13 +179,17 @@ def test_unlabelled_photos(tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_ends_as_it_would_have(tmp_path):
+    photos(tmp_path / "photos")
+
     def command(folder):
         return (
             *SMALL,
             "--deterministic",
-            "--steps=30",
+            "--steps=60",
             "--checkpoint_every=5",
             "--monitor_every=10",
+            f"--dataset=folder:{tmp_path / 'photos'}",
+            "--image_size=24",
             f"--run_dir={tmp_path / folder}",
         )
 
@@ -211,7 +217,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_it_would_have(tmp_path):
     assert code == 130
     assert stderr.splitlines()[-1].startswith("byol_tf: interrupted")
     steps = [int(path.name[-9:]) for path in checkpoints.iterdir()]
-    assert 15 <= max(steps) < 30
+    assert 15 <= max(steps) < 60
 
     for folder in ("killed", "whole"):
         process = run(*command(folder))
@@ -249,6 +255,45 @@ def test_help_is_quick_and_needs_no_tensorflow():
     assert "tensorflow" not in process.stderr
 
 
+def test_help_may_be_cut_short():
+    process = subprocess.run(
+        f"{sys.executable} byol_tf/main.py --help | head -1",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert process.stdout.startswith("byol_tf: self-supervised")
+    assert process.stderr == ""
+
+
+@pytest.mark.slow
+def test_divergence_and_damaged_photos_end_in_one_line(tmp_path):
+    process = run(
+        *SMALL,
+        f"--run_dir={tmp_path / 'diverged'}",
+        "--steps=8",
+        "--warmup_epochs=0",
+        "--base_learning_rate=1e30",
+    )
+    assert process.returncode == 2
+    assert "training has diverged" in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr
+
+    damaged = next((photos(tmp_path / "photos") / "train/odd").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    process = run(
+        *SMALL,
+        f"--dataset=folder:{tmp_path / 'photos'}",
+        f"--run_dir={tmp_path / 'photos_run'}",
+        "--image_size=24",
+        "--steps=8",
+    )
+    assert process.returncode == 2
+    assert f"{damaged.name} is damaged" in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr
+
+
 def bad_flag(tmp_path):
     return ["--learning_rate=1"], "--learning_rate is no flag"
 
@@ -266,6 +311,22 @@ def bad_file(tmp_path):
     save_images(tmp_path / "photos", 3)
     (tmp_path / "photos/fake.png").write_text("no image")
     return [f"--dataset=folder:{tmp_path / 'photos'}"], "fake.png is no image"
+
+
+def bad_truncated_file(tmp_path):
+    save_images(tmp_path / "photos", 3, size=(400, 300))
+    file = tmp_path / "photos/001.jpg"
+    file.write_bytes(file.read_bytes()[:2000])
+    return [f"--dataset=folder:{tmp_path / 'photos'}"], "001.jpg is damaged"
+
+
+def bad_encoder_for_pretraining(tmp_path):
+    return [f"--encoder={tmp_path}"], "--encoder"
+
+
+def bad_download(tmp_path):
+    arguments = ["--dataset=tfds:cifar10", "--download"]
+    return [*arguments, f"--data_dir={tmp_path}"], "cannot be downloaded"
 
 
 def bad_small_images(tmp_path):
@@ -306,6 +367,9 @@ def bad_flagfile(tmp_path):
         bad_missing_folder,
         bad_empty_folder,
         bad_file,
+        bad_truncated_file,
+        bad_encoder_for_pretraining,
+        bad_download,
         bad_small_images,
         bad_batch,
         bad_run_dir,
@@ -315,13 +379,23 @@ def bad_flagfile(tmp_path):
         bad_flagfile,
     ],
 )
-def test_bad_input_is_answered_by_one_line(tmp_path, make):
+def test_bad_input_is_answered_by_one_line(tmp_path, make, capfd):
     arguments, message = make(tmp_path)
     run_dir = tmp_path / "run"
-    process = run(f"--run_dir={run_dir}", *SMALL, *arguments, timeout=60)
-    assert process.returncode == 2
-    lines = process.stderr.strip().splitlines()
-    assert len(lines) == 1, process.stderr
+    code = main(["main.py", f"--run_dir={run_dir}", *SMALL, *arguments])
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert code == 2
+    assert len(lines) == 1, lines
     assert lines[0].startswith("byol_tf: ")
     assert message in lines[0]
+    assert not os.path.exists(run_dir)
+
+
+def test_nothing_else_is_written_to_a_terminal(tmp_path):
+    # Of the case above, in a process of its own, with TensorFlow's start.
+    run_dir = tmp_path / "run"
+    process = run(f"--run_dir={run_dir}", *SMALL, *bad_file(tmp_path)[0])
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert len(process.stderr.splitlines()) == 1, process.stderr
     assert not os.path.exists(run_dir)

@@ -178,6 +178,9 @@ def test_gray_images_are_three_equal_channels():
         (dict(blocks=(1, 1), channels=(8,)), "as many blocks"),
         (dict(depth=18, stem="alexnet"), "alexnet"),
         (dict(depth=18, width=0), "width 0"),
+        (dict(depth=18, width=1.5), "width 1.5"),
+        (dict(depth=18, blocks=(1, 1)), "either a depth"),
+        (dict(depth=18, bottleneck=True), "either a depth"),
         (dict(blocks=(1,), channels=(6,), bottleneck=True), "divisible by 4"),
     ],
 )

@@ -29,9 +29,27 @@ def test_the_same_run_may_go_on_and_another_may_not(tmp_path):
     assert Config.load(tmp_path / "config.json").tau_base == 0.9
 
 
+def test_other_jobs_keep_out_of_another_run(tmp_path):
+    run_folder.open_run_folder(Config(run_dir=str(tmp_path)))
+    other = Config(run_dir=str(tmp_path), dataset="folder:x", mode="preview")
+    with pytest.raises(
+        ConfigError, match=r"--dataset=folder:x \(bundled there"
+    ):
+        run_folder.open_results_folder(other)
+
+
+def test_looking_leaves_no_trace(tmp_path):
+    run_folder.check_writable(Config(run_dir=str(tmp_path / "a/b/c")))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "open_folder",
-    [run_folder.open_run_folder, run_folder.open_results_folder],
+    [
+        run_folder.open_run_folder,
+        run_folder.open_results_folder,
+        run_folder.check_writable,
+    ],
 )
 def test_a_folder_that_cannot_be_made(tmp_path, open_folder):
     (tmp_path / "file").write_text("in the way")

@@ -3,12 +3,14 @@
 import json
 
 import numpy as np
+import pytest
 from conftest import tiny_model
 from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
 from tensorboard.util import tensor_util
 
+from byol_tf.config import ConfigError
 from byol_tf.training.run_log import RunLog, read_metrics
 
 
@@ -71,3 +73,11 @@ def test_rows_after_the_checkpoint_are_written_anew(tmp_path):
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert rows[0]["loss"] == 1.0
     assert rows[1]["loss"] != 1.0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    log = run_log(tmp_path)
+    log.on_train_begin()
+    log.on_train_batch_end(0, {"loss": 1.0})
+    with pytest.raises(ConfigError, match="nan at step 2.*--base_learning"):
+        log.on_train_batch_end(1, {"loss": float("nan")})
