@@ -489,13 +489,17 @@ class Config:
             ) from error
 
     def differences(self, other: "Config") -> list[str]:
-        """Where the two describe different runs: '--flag=ours (theirs)'."""
+        """Where the two describe different runs: '--flag=ours (theirs there)'.
+
+        What is left to the data here (None) may be settled there.
+        """
         return [
             f"--{field.name}={getattr(self, field.name)} "
             f"({getattr(other, field.name)} there)"
             for field in dataclasses.fields(self)
             if field.metadata["run"]
-            and getattr(self, field.name) != getattr(other, field.name)
+            and getattr(self, field.name)
+            not in (None, getattr(other, field.name))
         ]
 
 

@@ -18,24 +18,27 @@ from byol_tf.training.run_folder import encoder_path, open_results_folder
 _QUERIES, _NEAREST = 10, 6
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> Config:
     """Evaluates an encoder, and writes the result into the run folder's report.
 
     Beside it stand the same network with its random initialisation, and the
     images' raw pixels.
+
+    Returns:
+      The settings, with those that the data decides.
 
     Raises:
       ConfigError: if there is no encoder, or the settings cannot work.
     """
     path = encoder_path(config)
     dataset, config = open_dataset(config)
+    encoder = load_encoder(path)
     folder = open_results_folder(config)
     if dataset.test is None:
         skipped = f"{config.dataset} has no held-out images with labels."
         report.update(folder, evaluation={"skipped": skipped})
-        return
+        return config
 
-    encoder = load_encoder(path)
     keras.utils.set_random_seed(config.seed)
     random_init = type(encoder).from_config(encoder.get_config())
     splits = [
@@ -71,6 +74,7 @@ def run(config: Config) -> None:
     }
     report.update(folder, evaluation=evaluation)
     print(report.evaluation_text(evaluation))
+    return config
 
 
 def _accuracies(features, labels, test_features, test_labels) -> dict:

@@ -12,15 +12,18 @@ from byol_tf.training.run_folder import encoder_path, open_results_folder
 _COMPARED = 16
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> Config:
     """Writes `saved_model/` into the run folder, and loads it back to compare.
+
+    Returns:
+      The settings, as they are.
 
     Raises:
       ConfigError: if there is no encoder, or the folder cannot be written.
     """
     path = encoder_path(config)
-    folder = open_results_folder(config)
     encoder = load_encoder(path)
+    folder = open_results_folder(config)
     size = config.image_size or 224
     export_saved_model(
         encoder, folder / "saved_model", size, config.eval_crop or 1.0
@@ -30,3 +33,4 @@ def run(config: Config) -> None:
         encoder, folder / "saved_model", images.astype(np.float32)
     )
     report.update(folder, export={"max_abs_diff": difference})
+    return config

@@ -53,7 +53,7 @@ def _run(config: Config) -> None:
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     for job in JOBS[config.mode]:
-        importlib.import_module(f"byol_tf.{job}").run(config)
+        config = importlib.import_module(f"byol_tf.{job}").run(config)
     if config.mode != "preview":
         print(f"Report: {pathlib.Path(config.run_dir) / 'report.md'}")
 

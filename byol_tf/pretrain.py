@@ -20,8 +20,11 @@ from byol_tf.training.run_folder import open_run_folder
 from byol_tf.training.run_log import RunLog, read_metrics
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> Config:
     """Trains, from the last checkpoint in the run folder if there is one.
+
+    Returns:
+      The settings, with those that the data decides.
 
     Raises:
       ConfigError: if the settings cannot work, before anything is written.
@@ -78,8 +81,11 @@ def run(config: Config) -> None:
             raise
         except tf.errors.InvalidArgumentError as error:
             raise undecodable(dataset.train) or error from error
+        finally:
+            log.close()
     model.encoder.save(folder / "encoder.keras")
     _report(config, model, folder)
+    return config
 
 
 def _report(config: Config, model, folder: pathlib.Path) -> None:

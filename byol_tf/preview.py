@@ -17,10 +17,13 @@ from byol_tf.training.run_folder import open_results_folder
 _IMAGES = 10
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> Config:
     """Draws images of the first batch, each with its two views.
 
     The picture is `plots/augmented_pairs.png` in the run folder.
+
+    Returns:
+      The settings, with those that the data decides.
     """
     dataset, config = open_dataset(config)
     folder = open_results_folder(config)
@@ -45,3 +48,4 @@ def run(config: Config) -> None:
     path = folder / "plots" / "augmented_pairs.png"
     report.draw_views(*map(np.asarray, (originals, view1, view2)), path)
     print(path)
+    return config

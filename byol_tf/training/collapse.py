@@ -31,8 +31,10 @@ def effective_rank(projections: np.ndarray) -> float:
 
     Returns:
       The exponential of the entropy of the normalised singular values, from 1
-      (all on one line) to min(n, d).
+      (all on one line) to min(n, d); NaN if a projection is not finite.
     """
+    if not np.isfinite(projections).all():
+        return float("nan")
     values = np.linalg.svd(projections.astype(np.float64), compute_uv=False)
     shares = values / max(values.sum(), 1e-12) + 1e-7
     return float(np.exp(-np.sum(shares * np.log(shares))))

@@ -85,22 +85,24 @@ class RunLog(keras.callbacks.Callback):
         measuring = last or self._step % self._monitor_every == 0
         if not measuring and self._step % self._log_every:
             return
-        if not math.isfinite(logs["loss"]):
-            raise ConfigError(
-                f"the loss is {logs['loss']} at step {self._step}: training "
-                "has diverged. Lower --base_learning_rate, and choose another "
-                "--run_dir."
-            )
         seconds = time.perf_counter() - self._row_time
         images = (self._step - self._row_step) * self._batch_size
         row = {name: float(value) for name, value in logs.items()}
         row |= {"seconds": seconds, "images_per_second": images / seconds}
         if measuring:
             row |= self._monitor.measure()
+        for name, value in row.items():
+            if not math.isfinite(value):
+                raise ConfigError(
+                    f"{name} is {value} at step {self._step}: training has "
+                    "diverged. Lower --base_learning_rate, and choose another "
+                    "--run_dir."
+                )
         self._write(row)
         self._row_step, self._row_time = self._step, time.perf_counter()
 
-    def on_train_end(self, logs=None):
+    def close(self) -> None:
+        """Ends the progress bar and the files, however training ended."""
         self._bar.close()
         self._file.close()
         self._writer.close()

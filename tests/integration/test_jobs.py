@@ -15,6 +15,7 @@ import tensorflow as tf
 from conftest import save_images
 
 from byol_tf.config import Config
+from byol_tf.data.bundled import open_bundled
 from byol_tf.main import main
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -109,6 +110,15 @@ def test_quickstart_shortened(tmp_path):
         encoder(images),
         rtol=1e-4,
         atol=1e-4,
+    )
+
+    # The other signature decodes and crops to the size of the run's images.
+    image = open_bundled().test.images[0]
+    features = served.signatures["encoded_images"](
+        encoded=tf.io.encode_png(image)[None]
+    )["features"]
+    np.testing.assert_allclose(
+        features, encoder(image[None] / 255), rtol=1e-4, atol=1e-4
     )
 
     # The same command finds nothing left to do, and another seed is refused.
@@ -353,7 +363,10 @@ def bad_encoder(tmp_path):
 
 def bad_keras_file(tmp_path):
     (tmp_path / "encoder.keras").write_text("no model")
-    return ["--mode=export", f"--encoder={tmp_path}"], "encoder.keras"
+    return [
+        "--mode=export",
+        f"--encoder={tmp_path}",
+    ], "encoder.keras is no model"
 
 
 def bad_flagfile(tmp_path):

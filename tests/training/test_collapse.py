@@ -28,3 +28,9 @@ def test_rank_counts_equal_directions():
 def test_zero_projections():
     assert projection_std(np.zeros((8, 4))) == 0
     assert np.isfinite(effective_rank(np.zeros((8, 4))))
+
+
+def test_figures_of_projections_that_are_not_finite():
+    projections = np.full((8, 4), np.inf)
+    assert np.isnan(effective_rank(projections))
+    assert np.isnan(projection_std(projections))

@@ -33,12 +33,14 @@ def run_log(folder, first_step=0, total_steps=6):
 
 def fit(folder, first_step=0, total_steps=6):
     images = np.random.rand(24, 12, 12, 3).astype(np.float32)
+    log = run_log(folder, first_step, total_steps)
     tiny_model().fit(
         images[: 4 * (total_steps - first_step)],
         batch_size=4,
-        callbacks=[run_log(folder, first_step, total_steps)],
+        callbacks=[log],
         verbose=0,
     )
+    log.close()
     return read_metrics(folder / "metrics.jsonl")
 
 
@@ -79,5 +81,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     log = run_log(tmp_path)
     log.on_train_begin()
     log.on_train_batch_end(0, {"loss": 1.0})
-    with pytest.raises(ConfigError, match="nan at step 2.*--base_learning"):
+    with pytest.raises(
+        ConfigError, match="loss is nan at step 2.*--base_learning"
+    ):
         log.on_train_batch_end(1, {"loss": float("nan")})
