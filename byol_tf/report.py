@@ -68,7 +68,7 @@ def plot_training(
     if any("knn_top1" in row for row in rows):
         figure, axes = plt.subplots(figsize=_SIZE)
         _line(axes, rows, "knn_top1", "kNN top-1", scale=100, marker="o")
-        axes.set_ylabel("kNN top-1 on held-out images, %")
+        axes.set_ylabel("kNN top-1, part of the images, %")
         _save(figure, axes, folder / "knn.png", "Accuracy of the features")
 
     figure, axes = plt.subplots(figsize=_SIZE)
@@ -115,8 +115,7 @@ def _save(figure, axes, path: pathlib.Path, title: str) -> None:
     axes.set_title(title)
     axes.set_xlabel("optimizer step")
     axes.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=_DPI, bbox_inches="tight")
     plt.close(figure)
 
 

@@ -195,9 +195,9 @@ def test_an_interrupted_run_goes_on_and_ends_as_it_would_have(tmp_path):
         return (
             *SMALL,
             "--deterministic",
-            "--steps=60",
+            "--steps=200",
             "--checkpoint_every=5",
-            "--monitor_every=10",
+            "--monitor_every=50",
             f"--dataset=folder:{tmp_path / 'photos'}",
             "--image_size=24",
             f"--run_dir={tmp_path / folder}",
@@ -205,8 +205,13 @@ def test_an_interrupted_run_goes_on_and_ends_as_it_would_have(tmp_path):
 
     checkpoints = tmp_path / "killed/checkpoints"
 
-    def stopped_by(stop: signal.Signals, after: str) -> tuple[int, str]:
-        """Exit code and stderr of the run, stopped after a checkpoint."""
+    def newest() -> int:
+        paths = checkpoints.glob("step_" + "[0-9]" * 9)
+        return max((int(path.name[-9:]) for path in paths), default=0)
+
+    def stopped_by(stop: signal.Signals) -> tuple[int, str]:
+        """Exit code and stderr of the run, stopped after one checkpoint."""
+        before = newest()
         process = subprocess.Popen(
             [sys.executable, "byol_tf/main.py", *command("killed")],
             cwd=ROOT,
@@ -215,19 +220,19 @@ def test_an_interrupted_run_goes_on_and_ends_as_it_would_have(tmp_path):
             text=True,
         )
         deadline = time.monotonic() + 200
-        while not (checkpoints / after).exists() and process.poll() is None:
+        while newest() == before and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(stop)
         _, stderr = process.communicate(timeout=100)
         return process.returncode, stderr
 
-    assert stopped_by(signal.SIGKILL, "step_000000005")[0] == -signal.SIGKILL
-    code, stderr = stopped_by(signal.SIGINT, "step_000000015")
+    assert stopped_by(signal.SIGKILL)[0] == -signal.SIGKILL
+    assert 0 < newest() < 200
+    code, stderr = stopped_by(signal.SIGINT)
     assert code == 130
     assert stderr.splitlines()[-1].startswith("byol_tf: interrupted")
-    steps = [int(path.name[-9:]) for path in checkpoints.iterdir()]
-    assert 15 <= max(steps) < 60
+    assert newest() < 200
 
     for folder in ("killed", "whole"):
         process = run(*command(folder))
@@ -291,7 +296,8 @@ def test_divergence_and_damaged_photos_end_in_one_line(tmp_path):
     assert "Traceback" not in process.stderr
 
     damaged = next((photos(tmp_path / "photos") / "train/odd").iterdir())
-    damaged.write_bytes(damaged.read_bytes()[:500])
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) * 3 // 4])
     process = run(
         *SMALL,
         f"--dataset=folder:{tmp_path / 'photos'}",

@@ -31,6 +31,6 @@ def test_zero_projections():
 
 
 def test_figures_of_projections_that_are_not_finite():
-    projections = np.full((8, 4), np.inf)
+    projections = np.full((8, 4), np.nan)
     assert np.isnan(effective_rank(projections))
     assert np.isnan(projection_std(projections))
