@@ -19,8 +19,9 @@ class Monitor:
 
     Args:
       model: the model that learns.
-      dataset: whose first `bank` training images are compared with, and whose
-        first `bank // 5` test images are classified.
+      dataset: of which `bank` training images are compared with, and
+        `bank // 5` test images are classified, evenly spaced because folders
+        come class by class.
       image_size: of the encoder's images.
       crop: see `evaluation_batches`.
       bank: number of training images.
@@ -36,19 +37,20 @@ class Monitor:
     ):
         self._model = model
 
-        def first(source, count):
-            numbers = np.arange(min(count, source.size))
+        def some(source, count):
+            numbers = evenly_spaced(source.size, count)
             return evaluation_batches(source, image_size, crop, numbers)
 
-        self._bank = first(dataset.train, bank)
+        self._bank = some(dataset.train, bank)
         self._queries = None
         if dataset.test is not None:
-            self._queries = first(dataset.test, bank // 5)
+            self._queries = some(dataset.test, bank // 5)
 
     def measure(self) -> dict[str, float]:
         """`projection_std`, `effective_rank`, and `knn_top1` with labels."""
         features, labels = extract(self._model.encoder, self._bank)
-        projections = self._project(features[:COLLAPSE_IMAGES])
+        chosen = evenly_spaced(len(features), COLLAPSE_IMAGES)
+        projections = self._project(features[chosen])
         figures = {
             "projection_std": collapse.projection_std(projections),
             "effective_rank": collapse.effective_rank(projections),
@@ -63,3 +65,9 @@ class Monitor:
     def _project(self, features: np.ndarray) -> np.ndarray:
         projector = self._model.online.projector
         return projector(tf.constant(features), training=False).numpy()
+
+
+def evenly_spaced(size: int, count: int) -> np.ndarray:
+    """At most `count` of the numbers from 0 to `size - 1`, int [k]."""
+    count = min(size, count)
+    return np.arange(count) * size // count
