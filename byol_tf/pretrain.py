@@ -80,7 +80,8 @@ def run(config: Config) -> Config:
             checkpoints.save()
             raise
         except tf.errors.InvalidArgumentError as error:
-            raise undecodable(dataset.train) or error from error
+            damaged = undecodable(dataset.train) or undecodable(dataset.test)
+            raise damaged or error from error
         finally:
             log.close()
     model.encoder.save(folder / "encoder.keras")

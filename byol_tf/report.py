@@ -163,7 +163,10 @@ def draw_neighbours(
     """
     columns = 1 + len(neighbours[0])
     figure, axes = plt.subplots(
-        len(queries), columns, figsize=(1.25 * columns, 1.45 * len(queries))
+        len(queries),
+        columns,
+        figsize=(1.25 * columns, 1.45 * len(queries)),
+        squeeze=False,
     )
     for row, (image, name), near in zip(axes, queries, neighbours):
         _picture(row[0], image)

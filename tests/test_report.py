@@ -67,6 +67,12 @@ def test_sections_accumulate(tmp_path):
     assert "no collapse" in text
 
 
+def test_neighbours_of_a_single_class(tmp_path):
+    image = (np.random.rand(12, 12, 3), "shoe")
+    report.draw_neighbours([image], [[image, image]], tmp_path / "one.png")
+    assert (tmp_path / "one.png").stat().st_size > 1000
+
+
 def test_a_collapse_is_called_one(tmp_path):
     report.update(tmp_path, pretrain=PRETRAIN, collapse=collapse(0.12))
     assert "COLLAPSED" in (tmp_path / "report.md").read_text()

@@ -44,6 +44,9 @@ def open_folder(path: str) -> Dataset:
         raise ConfigError(
             f"--dataset=folder:{path} {problem}; name a folder of images."
         )
+    tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+    if not tests and _is_split(root):
+        root /= "train"
     if not _is_split(root):
         files, labels, class_names = _list_images(root)
         test = _held_out(labels) if class_names else np.zeros(len(files), bool)
@@ -55,11 +58,10 @@ def open_folder(path: str) -> Dataset:
 
     files, labels, class_names = _list_images(root / "train")
     train = _open_files(files, labels)
-    for name in TEST_FOLDERS:
-        if class_names and (root / name).is_dir():
-            files, labels, _ = _list_images(root / name, class_names)
-            return Dataset(train, _open_files(files, labels), class_names)
-    return Dataset(train, None, class_names)
+    if not (class_names and tests):
+        return Dataset(train, None, class_names)
+    files, labels, _ = _list_images(tests[0], class_names)
+    return Dataset(train, _open_files(files, labels), class_names)
 
 
 def _is_split(root: pathlib.Path) -> bool:

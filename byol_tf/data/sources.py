@@ -106,7 +106,7 @@ def in_memory(source: EncodedSource, shape: tuple[int, int]) -> Source:
     return ArraySource(decoded, labels)
 
 
-def undecodable(source: Source) -> ConfigError | None:
+def undecodable(source: Source | None) -> ConfigError | None:
     """Looks for the first image that cannot be decoded, to name it."""
     if isinstance(source, EncodedSource):
         for number in range(source.size):

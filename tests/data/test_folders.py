@@ -76,6 +76,14 @@ def test_each_class_is_held_out_by_its_tenth(tmp_path):
     assert np.bincount(dataset.train.labels).tolist() == [36, 4, 1]
 
 
+def test_a_train_folder_alone_gives_a_tenth_away(tmp_path):
+    save_images(tmp_path / "train/a", 20)
+    save_images(tmp_path / "train/b", 20, first=20)
+    dataset = open_folder(str(tmp_path))
+    assert dataset.class_names == ("a", "b")
+    assert (dataset.train.size, dataset.test.size) == (36, 4)
+
+
 def test_a_class_may_be_called_train(tmp_path):
     for first, name in enumerate(("train", "car", "bus")):
         save_images(tmp_path / name, 3, first=3 * first)
