@@ -16,7 +16,7 @@ _MAIN = getattr(sys.modules["__main__"], "__file__", None) or ""
 if os.path.abspath(_MAIN) != os.path.join(
     os.path.dirname(os.path.abspath(__file__)), "main.py"
 ):
-    from byol_tf import augment
+    from byol_tf import augment, deepmind
     from byol_tf.model.byol import BYOL
     from byol_tf.model.normalization import BatchNorm
     from byol_tf.model.resnet import ResNet
@@ -31,4 +31,5 @@ if os.path.abspath(_MAIN) != os.path.join(
         "WarmupCosine",
         "augment",
         "cosine_tau",
+        "deepmind",
     ]

@@ -19,6 +19,8 @@ byol_tf: self-supervised pretraining of image encoders (arXiv 2006.07733)
   python byol_tf/main.py --flagfile=flags/quickstart.flags --seed=1
   python byol_tf/main.py --dataset=folder:PATH --run_dir=runs/mine
   python byol_tf/main.py --mode=evaluate --run_dir=runs/mine
+  python byol_tf/main.py --mode=convert --deepmind_checkpoint=FILE.pkl \\
+      --run_dir=runs/official
 
 A flagfile holds one flag a line. A flag further right wins over one to its
 left, and over those of a flagfile there.

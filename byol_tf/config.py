@@ -10,7 +10,7 @@ import math
 import pathlib
 
 DEPTHS = (18, 34, 50, 101, 152, 200)
-MODES = ("pretrain", "evaluate", "export", "preview")
+MODES = ("pretrain", "evaluate", "export", "preview", "convert")
 
 # epochs -> (base learning rate, weight decay, tau_base); the official
 # `byol/configs/byol.py`.
@@ -19,6 +19,28 @@ PRESETS = {
     100: (0.45, 1e-6, 0.99),
     300: (0.3, 1e-6, 0.99),
     1000: (0.2, 1.5e-6, 0.996),
+}
+
+
+# The settings that a checkpoint of the official release decides.
+ARCHITECTURE = (
+    "encoder_depth",
+    "encoder_blocks",
+    "encoder_channels",
+    "encoder_bottleneck",
+    "stem",
+    "stem_channels",
+    "encoder_width",
+    "projector_hidden",
+    "projection_size",
+)
+
+# Sizes that are as published unless a flag, or a checkpoint, says otherwise.
+PUBLISHED_SIZES = {
+    "stem_channels": 64,
+    "encoder_width": 1,
+    "projector_hidden": 4096,
+    "projection_size": 256,
 }
 
 
@@ -59,7 +81,8 @@ class Config:
         "pretrain",
         "pretrain: learn an encoder, then evaluate and export it. evaluate: "
         "how good is the encoder of --run_dir, or --encoder? export: write it "
-        "as a SavedModel. preview: draw a sheet of augmented views.",
+        "as a SavedModel. preview: draw a sheet of augmented views. convert: "
+        "make a run folder of a checkpoint of the official release.",
         group=JOB,
         run=False,
         choices=MODES,
@@ -77,6 +100,12 @@ class Config:
         "take the encoder from. By default --run_dir's.",
         group=JOB,
         run=False,
+    )
+    deepmind_checkpoint: str = setting(
+        "",
+        "For convert: a pretraining checkpoint of the official release, e.g. "
+        "pretrain_res50x1.pkl. What it holds decides the encoder's flags.",
+        group=JOB,
     )
     seed: int = setting(
         0,
@@ -178,16 +207,18 @@ class Config:
         "Bottleneck blocks in place of basic ones.",
         group=ENCODER,
     )
-    stem_channels: int = setting(
-        64,
-        "Output channels of the stem.",
+    stem_channels: int | None = setting(
+        None,
+        "Output channels of the stem. By default 64.",
         group=ENCODER,
+        type=int,
         low=1,
     )
-    encoder_width: int = setting(
-        1,
-        "Factor on all channels.",
+    encoder_width: int | None = setting(
+        None,
+        "Factor on all channels. By default 1.",
         group=ENCODER,
+        type=int,
         low=1,
     )
     stem: str = setting(
@@ -254,16 +285,18 @@ class Config:
         group=METHOD,
         low=0,
     )
-    projector_hidden: int = setting(
-        4096,
-        "Hidden length of projector and predictor.",
+    projector_hidden: int | None = setting(
+        None,
+        "Hidden length of projector and predictor. By default 4096.",
         group=METHOD,
+        type=int,
         low=1,
     )
-    projection_size: int = setting(
-        256,
-        "Length of projections and predictions.",
+    projection_size: int | None = setting(
+        None,
+        "Length of projections and predictions. By default 256.",
         group=METHOD,
+        type=int,
         low=1,
     )
 
@@ -405,6 +438,7 @@ class Config:
                 f"and 1000 have): give {', '.join(missing)} as well."
             )
         self._check_encoder()
+        self._check_checkpoint()
         for name in ("blur", "solarize"):
             if len(getattr(self, name)) != 2:
                 raise ConfigError(
@@ -422,8 +456,28 @@ class Config:
                 "tfds:NAME."
             )
 
+    def _check_checkpoint(self) -> None:
+        path = self.deepmind_checkpoint
+        if self.mode == "convert" and not path:
+            raise ConfigError(
+                "--mode=convert needs --deepmind_checkpoint=FILE, a checkpoint "
+                "of the official release."
+            )
+        if self.mode in ("pretrain", "preview") and path:
+            raise ConfigError(
+                f"--deepmind_checkpoint={path} goes with --mode=convert, not "
+                f"{self.mode}."
+            )
+
     def _check_encoder(self) -> None:
-        """Settles depth or blocks; where both are given, depth wins."""
+        """Settles the sizes; of depth and blocks, where both are, depth wins.
+
+        What a checkpoint is to decide stays open.
+        """
+        if self.mode != "convert":
+            for name, published in PUBLISHED_SIZES.items():
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, published)
         if self.encoder_depth is not None:
             if self.encoder_depth not in DEPTHS:
                 raise ConfigError(
@@ -442,7 +496,7 @@ class Config:
                         f"needs as many --{name}, not "
                         f"{as_text(getattr(self, name))!r}."
                     )
-        else:
+        elif self.mode != "convert":
             for name in (
                 "encoder_channels",
                 "encoder_group_strides",
@@ -491,15 +545,22 @@ class Config:
     def differences(self, other: "Config") -> list[str]:
         """Where the two describe different runs: '--flag=ours (theirs there)'.
 
-        What is left to the data here (None) may be settled there.
+        What is left to the data here (None) may be settled there. A run that
+        was converted has no data and no training, but only what its checkpoint
+        decided.
         """
-        return [
-            f"--{field.name}={getattr(self, field.name)} "
-            f"({getattr(other, field.name)} there)"
+        compared = [
+            field.name
             for field in dataclasses.fields(self)
             if field.metadata["run"]
-            and getattr(self, field.name)
-            not in (None, getattr(other, field.name))
+        ]
+        if other.mode == "convert":
+            compared = ["deepmind_checkpoint", *ARCHITECTURE]
+        return [
+            f"--{name}={as_text(getattr(self, name))} "
+            f"({as_text(getattr(other, name)) or 'none'} there)"
+            for name in compared
+            if getattr(self, name) not in (None, (), getattr(other, name))
         ]
 
 

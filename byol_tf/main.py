@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 from byol_tf import command_line
 from byol_tf.config import Config, ConfigError
-from byol_tf.training.run_folder import check_writable
+from byol_tf.training.run_folder import check_run_dir
 
 # mode -> the jobs it consists of; each leaves its results in the run folder.
 JOBS = {
@@ -21,6 +21,7 @@ JOBS = {
     "evaluate": ("evaluate",),
     "export": ("export",),
     "preview": ("preview",),
+    "convert": ("convert",),
 }
 
 
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(config: Config) -> None:
-    check_writable(config)
+    check_run_dir(config)
     with _silent_native_code():
         import tensorflow as tf  # Here, and not above: it takes seconds.
 

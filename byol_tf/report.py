@@ -192,6 +192,8 @@ def _picture(axis, image) -> None:
 
 def _markdown(run_dir: pathlib.Path, report: dict) -> str:
     parts = [f"# BYOL: {run_dir.name}\n"]
+    if "converted" in report:
+        parts.append(_converted_text(report["converted"]))
     if "pretrain" in report:
         parts.append(_pretrain_text(report["pretrain"], report["collapse"]))
     if "evaluation" in report:
@@ -242,6 +244,22 @@ def _pretrain_text(pretrain: dict, collapse: dict) -> str:
                 f"{collapse['projection_size']}",
             ],
         ],
+    )
+
+
+def _converted_text(converted: dict) -> str:
+    return (
+        "## Converted from a checkpoint of the official release\n\n"
+        + _table(
+            ["quantity", "value"],
+            [
+                ["file", f"`{converted['file']}`"],
+                ["network", f"`{converted['network']}`"],
+                ["encoder parameters", f"{converted['encoder_parameters']:,}"],
+                ["steps of its pretraining", f"{converted['step']:,}"],
+                ["licence of the weights", converted["licence"]],
+            ],
+        )
     )
 
 

@@ -52,7 +52,8 @@ def load_encoder(path: pathlib.Path) -> keras.Model:
     except Exception as error:  # Keras raises errors of many kinds here.
         raise ConfigError(
             f"--encoder: {path} is no model that Keras can load: "
-            f"{str(error).splitlines()[0]}"
+            f"{str(error).splitlines()[0]} (A checkpoint of the official "
+            "release becomes one by --mode=convert.)"
         ) from error
 
 

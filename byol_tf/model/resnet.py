@@ -26,6 +26,12 @@ DEPTHS = {
 STEMS = ("imagenet", "cifar")
 
 
+def normalize(images: tf.Tensor) -> tf.Tensor:
+    """Float RGB in [0, 1] to mean 0 and deviation 1 over ImageNet."""
+    mean = tf.constant(IMAGENET_MEAN, images.dtype)
+    return (images - mean) / tf.constant(IMAGENET_STDDEV, images.dtype)
+
+
 def conv(filters: int, kernel_size: int, strides: int, name: str):
     """A convolution as everywhere in the network: SAME padding, no bias."""
     return keras.layers.Conv2D(
@@ -248,8 +254,7 @@ class ResNet(keras.Model):
 
     def call(self, images, training=False):
         dtype = self.variable_dtype
-        images = tf.cast(images, dtype) - tf.constant(IMAGENET_MEAN, dtype)
-        images /= tf.constant(IMAGENET_STDDEV, dtype)
+        images = normalize(tf.cast(images, dtype))
         x = self.initial_conv(tf.cast(images, self.compute_dtype))
         x = tf.nn.relu(self.initial_norm(x, training=training))
         if self.stem == "imagenet":

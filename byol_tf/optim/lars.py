@@ -49,10 +49,14 @@ class LARS(keras.optimizers.Optimizer):
         super().build(variables)
         self.momentums = self.add_optimizer_variables(variables, "momentum")
 
+    def momentum_of(self, variable):
+        """The momentum buffer m of a variable."""
+        return self.momentums[self._get_variable_index(variable)]
+
     def update_step(self, gradient, variable, learning_rate):
         learning_rate = tf.cast(learning_rate, variable.dtype)
         gradient = tf.cast(gradient, variable.dtype)
-        momentum = self.momentums[self._get_variable_index(variable)]
+        momentum = self.momentum_of(variable)
         if variable.shape.rank > 1:
             gradient = self._adapted(gradient, variable)
         self.assign(momentum, self.momentum * momentum + gradient)

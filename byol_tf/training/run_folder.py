@@ -6,11 +6,11 @@ import pathlib
 from byol_tf.config import Config, ConfigError
 
 
-def check_writable(config: Config) -> None:
+def check_run_dir(config: Config) -> None:
     """Finds out, in no time and without a trace, whether the run can write.
 
     Raises:
-      ConfigError: if it cannot.
+      ConfigError: if it cannot, or the folder holds a run of other settings.
     """
     folder = pathlib.Path(config.run_dir)
     try:
@@ -22,6 +22,7 @@ def check_writable(config: Config) -> None:
             raise PermissionError(f"no permission to write into {folder}")
     except OSError as error:
         raise _unwritable(folder, error) from error
+    _check_same_run(config)
 
 
 def open_run_folder(config: Config) -> pathlib.Path:
@@ -35,7 +36,6 @@ def open_run_folder(config: Config) -> pathlib.Path:
     """
     folder = open_results_folder(config)
     try:
-        (folder / "checkpoints").mkdir(exist_ok=True)
         config.save(folder / "config.json")
         (folder / "flags.txt").write_text(config.flagfile())
     except OSError as error:
@@ -50,18 +50,29 @@ def open_results_folder(config: Config) -> pathlib.Path:
       ConfigError: as `open_run_folder`.
     """
     folder = pathlib.Path(config.run_dir)
-    if (folder / "config.json").is_file():
-        differences = config.differences(Config.load(folder / "config.json"))
-        if differences:
-            raise ConfigError(
-                f"--run_dir={folder} holds a run with other settings: "
-                f"{', '.join(differences)}. Choose another --run_dir."
-            )
+    _check_same_run(config)
     try:
         (folder / "plots").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from error
     return folder
+
+
+def _check_same_run(config: Config) -> None:
+    """Finds out whether --run_dir holds a run of other settings.
+
+    Raises:
+      ConfigError: if it does.
+    """
+    saved = pathlib.Path(config.run_dir) / "config.json"
+    if not saved.is_file():
+        return
+    differences = config.differences(Config.load(saved))
+    if differences:
+        raise ConfigError(
+            f"--run_dir={saved.parent} holds a run with other settings: "
+            f"{', '.join(differences)}. Choose another --run_dir."
+        )
 
 
 def _unwritable(folder: pathlib.Path, error: OSError) -> ConfigError:

@@ -39,7 +39,7 @@ def test_other_jobs_keep_out_of_another_run(tmp_path):
 
 
 def test_looking_leaves_no_trace(tmp_path):
-    run_folder.check_writable(Config(run_dir=str(tmp_path / "a/b/c")))
+    run_folder.check_run_dir(Config(run_dir=str(tmp_path / "a/b/c")))
     assert not list(tmp_path.iterdir())
 
 
@@ -48,7 +48,7 @@ def test_looking_leaves_no_trace(tmp_path):
     [
         run_folder.open_run_folder,
         run_folder.open_results_folder,
-        run_folder.check_writable,
+        run_folder.check_run_dir,
     ],
 )
 def test_a_folder_that_cannot_be_made(tmp_path, open_folder):
