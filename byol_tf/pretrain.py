@@ -30,6 +30,11 @@ def run(config: Config) -> Config:
       ConfigError: if the settings cannot work, before anything is written.
     """
     dataset, config = open_dataset(config)
+    if config.batch_size > dataset.train.size:
+        raise ConfigError(
+            f"--batch_size={config.batch_size} is more than --dataset="
+            f"{config.dataset} has images ({dataset.train.size})."
+        )
     steps_per_epoch = dataset.train.size / config.batch_size
     total_steps = config.steps or int(config.epochs * steps_per_epoch)
     model = build_byol(

@@ -167,7 +167,7 @@ def stored_trees(golden: dict[str, np.ndarray], prefix: str) -> dict:
 
 def gradients_in_haiku(model: byol_tf.BYOL, gradients: list) -> dict:
     """Gradients under the official names, by way of the momentum's places."""
-    saved = [keras.ops.copy(m) for m in model.optimizer.momentums]
+    saved = [m.numpy() for m in model.optimizer.momentums]
     for momentum, gradient in zip(
         model.optimizer.momentums, gradients, strict=True
     ):

@@ -44,11 +44,6 @@ def open_dataset(config: Config) -> tuple[Dataset, Config]:
                 f"--dataset={config.dataset} has ({smallest} pixels); lower "
                 "it, or add --upscale_small_images."
             )
-    if config.batch_size > dataset.train.size:
-        raise ConfigError(
-            f"--batch_size={config.batch_size} is more than --dataset="
-            f"{config.dataset} has images ({dataset.train.size})."
-        )
     crop = config.eval_crop
     if crop is None:
         crop = 1.0 if whole and dataset.train.smallest == size else 0.875

@@ -69,6 +69,11 @@ class Architecture:
                 )
             return found[0][-1]
 
+        if any("/final_batchnorm::" in name for name in shapes):
+            raise ValueError(
+                "these are the parameters of a ResNet v2, of which there is no "
+                "published result"
+            )
         blocks = _blocks(shapes)
         stem = outputs(r"\w+/~/initial_conv(_1)?::w")
         channels = [

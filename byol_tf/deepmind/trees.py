@@ -185,7 +185,9 @@ def _statistics(network: Network) -> _Places:
             places[module, "average"] = average
             places[module, "counter"] = _Place(
                 shape=(),
-                read=lambda updates=layer.updates: np.int32(_numpy(updates)),
+                read=lambda updates=layer.updates: _numpy(updates).astype(
+                    np.int32
+                ),
                 write=layer.updates.assign,
             )
             places[module, "hidden"] = _Place(
@@ -206,7 +208,7 @@ def _vector_shape(path: str, layer: BatchNorm) -> tuple[int, ...]:
 
 
 def _numpy(variable) -> np.ndarray:
-    return keras.ops.convert_to_numpy(variable)
+    return np.array(variable.numpy())
 
 
 def _variable(variable, shape: tuple[int, ...]) -> _Place:
