@@ -26,6 +26,8 @@ MODULES = {
     Momentum: "byol.utils.optimizers",
     WeightDecay: "byol.utils.optimizers",
 }
+for named_tuple, module in MODULES.items():
+    named_tuple.__module__ = module
 
 JAX_ARRAYS = "jax._src.array._reconstruct_array"
 OLD_JAX_ARRAYS = "jax._src.device_array.reconstruct_device_array"
@@ -70,35 +72,38 @@ def importable(functions) -> Iterator[None]:
 
 def official_bytes(
     trees: dict,
-    step: int = 7,
-    arrays: str | None = DILL_ARRAYS,
-    mapping: str = "haiku._src.data_structures.FlatMapping",
-    protocol: int = 2,
+    **arguments,
 ) -> bytes:
-    """A checkpoint's bytes.
-
-    Args:
-      trees: as `to_haiku` returns them.
-      step: of the checkpoint.
-      arrays: by which function arrays are to be made; None for NumPy's way.
-      mapping: by which the dicts are to be made.
-      protocol: of the pickle; the release's is 2.
-    """
+    """A checkpoint's bytes; see `write_official`."""
     file = io.BytesIO()
-    _write(file, trees, step, arrays, mapping, protocol)
+    _write(file, trees, **arguments)
     return file.getvalue()
 
 
 def write_official(path: pathlib.Path, trees: dict, **arguments) -> None:
-    """The same into a file."""
-    defaults = (7, DILL_ARRAYS, "haiku._src.data_structures.FlatMapping", 2)
-    names = ("step", "arrays", "mapping", "protocol")
-    values = dict(zip(names, defaults, strict=True)) | arguments
+    """Writes a checkpoint.
+
+    Args:
+      path: of the file.
+      trees: as `to_haiku` returns them.
+      **arguments: `step` of the checkpoint; by which function `arrays` are to
+        be made, None for NumPy's way; by which a `mapping`; the `protocol` of
+        the pickle, which is 2 in the release; `named_tuples`, whether dill is
+        to describe them.
+    """
     with path.open("wb") as file:
-        _write(file, trees, *(values[name] for name in names))
+        _write(file, trees, **arguments)
 
 
-def _write(file, trees, step, arrays, mapping, protocol) -> None:
+def _write(
+    file,
+    trees: dict,
+    step=7,
+    arrays: str | None = DILL_ARRAYS,
+    mapping: str = "haiku._src.data_structures.FlatMapping",
+    protocol: int = 2,
+    named_tuples: bool = True,
+) -> None:
     make_array = name_that_stands_for_nothing(arrays) if arrays else None
     make_mapping = name_that_stands_for_nothing(mapping)
     make_tuple = name_that_stands_for_nothing("dill._dill._create_namedtuple")
@@ -111,7 +116,7 @@ def _write(file, trees, step, arrays, mapping, protocol) -> None:
                 return make_array, (function, arguments, state, extra)
             if isinstance(value, Mapping):
                 return make_mapping, (dict(value),)
-            if value in MODULES if isinstance(value, type) else False:
+            if named_tuples and isinstance(value, type) and value in MODULES:
                 fields = (value.__name__, value._fields, MODULES[value])
                 return make_tuple, fields
             return NotImplemented
@@ -129,6 +134,6 @@ def _write(file, trees, step, arrays, mapping, protocol) -> None:
         "step": step,
         "rng": np.zeros(2, np.uint32),
     }
-    functions = [make_mapping, make_tuple]
+    functions = [make_mapping, make_tuple, *MODULES]
     with importable([*functions, make_array] if make_array else functions):
         Pickler(file, protocol).dump(content)

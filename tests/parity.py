@@ -632,9 +632,9 @@ GROUPS = {
 HEADER = """\
 # The same numbers as the official release
 
-Every figure here was measured by the command beside it, on one CPU, against
-the files in `tests/golden/`, which its README describes. The tests assert the
-tolerances. The whole page is printed by `python tests/parity.py`.
+Every figure here was measured by the command above it, on a CPU, against the
+files in `tests/golden/`, which the README there describes. The tests assert the
+tolerances. `python tests/parity.py` prints the whole page.
 
 An error is the Euclidean norm of the difference, relative to that of the
 official tensor, and of all tensors and steps the worst. Where a file holds a

@@ -22,6 +22,13 @@ import tqdm
 
 Tree = dict[str, dict[str, np.ndarray]]
 
+_NETWORK_TREES = (
+    "online_params",
+    "target_params",
+    "online_state",
+    "target_state",
+)
+
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint of the release, or a dangerous one."""
@@ -69,7 +76,7 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
 
 
 def _as_checkpoint(path: pathlib.Path, content) -> Checkpoint:
-    names = ("online_params", "target_params", "online_state", "target_state")
+    names = _NETWORK_TREES
     state = content.get("experiment_state") if _is_dict(content) else None
     if not _is_dict(state) or not set(names) <= set(state):
         held = (
@@ -87,10 +94,10 @@ def _as_checkpoint(path: pathlib.Path, content) -> Checkpoint:
     for name, tree in trees.items():
         if not _is_dict(tree) or not all(map(_is_dict, tree.values())):
             raise CheckpointError(f"{path}: {name} is no tree of two levels.")
-    step = content.get("step")
-    if np.size(step) != 1 or np.asarray(step).dtype.kind not in "iu":
+    step = np.asarray(content.get("step"))
+    if step.size != 1 or step.dtype.kind not in "iu":
         raise CheckpointError(f"{path}: its step is no whole number.")
-    return Checkpoint(trees, int(step))
+    return Checkpoint(trees, step.item())
 
 
 def _is_dict(value) -> bool:
@@ -165,7 +172,8 @@ def _mapping(content: dict) -> dict:
 _NDARRAY = object()  # An argument of `_reconstruct`; never called.
 
 # What a name in the file stands for. numpy.core became numpy._core in 2.0, and
-# JAX arrays of before 2022 are under `device_array`.
+# JAX arrays of before 2022 are under `device_array`. Dill describes the named
+# tuples; plain pickle, which others may have used, names them.
 _NAMES = {
     "_codecs.encode": _bytes,
     "__builtin__.bytes": _bytes,
@@ -179,6 +187,12 @@ _NAMES = {
     "jax._src.array._reconstruct_array": _filled_array,
     "jax._src.device_array.reconstruct_device_array": _filled_array,
     "dill._dill._create_namedtuple": _Record,
+    "byol.byol_experiment._ByolExperimentState": _Record(
+        "_ByolExperimentState", (*_NETWORK_TREES, "opt_state")
+    ),
+    "byol.utils.optimizers.AddWeightDecayState": _Record("", ()),
+    "byol.utils.optimizers.ScaleByLarsState": _Record("", ("mu",)),
+    "optax._src.base.EmptyState": _Record("", ()),
     "haiku._src.data_structures.FlatMapping": _mapping,
     "haiku._src.data_structures.FlatMap": _mapping,
     "haiku._src.data_structures.frozendict": _mapping,

@@ -88,9 +88,33 @@ def test_official_file():
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_all_spellings(trees, tmp_path, arrays, mapping, protocol):
     name = f"haiku._src.data_structures.{mapping}"
-    content = official_bytes(trees, 11, arrays, name, protocol)
+    content = official_bytes(
+        trees, step=11, arrays=arrays, mapping=name, protocol=protocol
+    )
     checkpoint = read_checkpoint(written(tmp_path, content))
     assert checkpoint.step == 11
+    assert_same(checkpoint.trees, trees)
+
+
+@pytest.mark.parametrize(
+    "step", [np.int64(11), np.array(11, np.int32), np.array([11])]
+)
+def test_a_step_that_is_an_array(trees, tmp_path, step):
+    content = official_bytes(trees, step=step, arrays=JAX_ARRAYS)
+    assert read_checkpoint(written(tmp_path, content)).step == 11
+
+
+@pytest.mark.parametrize("step", [None, 1.5, "7", [1, 2]])
+def test_a_step_that_is_none(trees, tmp_path, step):
+    content = official_bytes(trees, step=step)
+    with pytest.raises(CheckpointError, match="step is no whole number"):
+        read_checkpoint(written(tmp_path, content))
+
+
+def test_named_tuples_by_name(trees, tmp_path):
+    content = official_bytes(trees, named_tuples=False)
+    assert b"cbyol.byol_experiment\n_ByolExperimentState" in content
+    checkpoint = read_checkpoint(written(tmp_path, content))
     assert_same(checkpoint.trees, trees)
 
 
