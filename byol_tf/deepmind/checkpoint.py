@@ -15,12 +15,11 @@ import math
 import os
 import pathlib
 import pickletools
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import tqdm
-
-Tree = dict[str, dict[str, np.ndarray]]
 
 _NETWORK_TREES = (
     "online_params",
@@ -44,7 +43,7 @@ class Checkpoint:
       step: optimizer steps done.
     """
 
-    trees: dict[str, Tree]
+    trees: dict[str, dict[str, dict[str, np.ndarray]]]
     step: int
 
 
@@ -76,32 +75,45 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
 
 
 def _as_checkpoint(path: pathlib.Path, content) -> Checkpoint:
-    names = _NETWORK_TREES
     state = content.get("experiment_state") if _is_dict(content) else None
-    if not _is_dict(state) or not set(names) <= set(state):
-        held = (
-            ", ".join(map(str, state or content)) if _is_dict(content) else ""
-        )
+    if not _is_dict(state) or not set(_NETWORK_TREES) <= set(state):
+        held = ", ".join(state or content) if _is_dict(content) else ""
         raise CheckpointError(
             f"{path} is no pretraining checkpoint of the official release: "
-            f"it holds no experiment_state with {', '.join(names)}"
+            f"it holds no experiment_state with {', '.join(_NETWORK_TREES)}"
             + (f", but {held}." if held else ".")
         )
-    trees = {name: state[name] for name in names}
-    for part in state.get("opt_state") or ():
+    trees = {name: state[name] for name in _NETWORK_TREES}
+    optimizer = state.get("opt_state")
+    for part in optimizer if isinstance(optimizer, tuple) else ():
         if _is_dict(part) and "mu" in part:
             trees["mu"] = part["mu"]
     for name, tree in trees.items():
-        if not _is_dict(tree) or not all(map(_is_dict, tree.values())):
-            raise CheckpointError(f"{path}: {name} is no tree of two levels.")
-    step = np.asarray(content.get("step"))
-    if step.size != 1 or step.dtype.kind not in "iu":
+        if not _is_tree(tree):
+            raise CheckpointError(
+                f"{path}: {name} is not {{module path: {{name: array}}}}."
+            )
+    step = content.get("step")
+    if _is_array(step) and step.size == 1 and step.dtype.kind in "iu":
+        step = step.item()
+    if type(step) is not int:
         raise CheckpointError(f"{path}: its step is no whole number.")
-    return Checkpoint(trees, step.item())
+    return Checkpoint(trees, step)
 
 
 def _is_dict(value) -> bool:
     return isinstance(value, dict)
+
+
+def _is_array(value) -> bool:
+    return isinstance(value, np.ndarray | np.generic)
+
+
+def _is_tree(value) -> bool:
+    return _is_dict(value) and all(
+        _is_dict(entries) and all(map(_is_array, entries.values()))
+        for entries in value.values()
+    )
 
 
 # --- What the names stand for -------------------------------------------------
@@ -126,8 +138,8 @@ class _Type:
     """The dtype of an array under construction, without its byte order."""
 
     def __init__(self, code: str, *_):
-        if np.dtype(code).kind not in "biuf":
-            raise _Refused(f"an array of dtype {code!r}")
+        if not re.fullmatch("[biuf][1-8]", code):
+            raise _Refused(f"an array of dtype {code[:80]}")
         self._dtype = np.dtype(code)
 
     def set_state(self, state) -> np.dtype:
@@ -142,7 +154,7 @@ class _Record:
         self._fields = fields
 
     def __call__(self, *values) -> dict:
-        return dict(zip(self._fields, values, strict=True))
+        return _dict(self._fields, values)
 
 
 def _empty_array(*_) -> _Array:
@@ -161,12 +173,19 @@ def _scalar(dtype: np.dtype, content: bytes) -> np.generic:
 def _bytes(text: str = "", encoding: str = "latin1") -> bytes:
     # The way in which protocol 2, which has no bytes, writes them.
     if encoding != "latin1":
-        raise _Refused(f"the encoding {encoding!r}")
+        raise _Refused("another encoding than latin1")
     return text.encode("latin1")
 
 
 def _mapping(content: dict) -> dict:
-    return dict(content)
+    return _dict(content.keys(), content.values())
+
+
+def _dict(keys, values) -> dict:
+    # Names only: what else can be a key can take for ever to compare.
+    if not all(isinstance(key, str) for key in keys):
+        raise _Refused("a dict whose keys are no names")
+    return dict(zip(keys, values, strict=True))
 
 
 _NDARRAY = object()  # An argument of `_reconstruct`; never called.
@@ -262,6 +281,8 @@ def _run(instructions: Instructions):
     memory: dict[int, object] = {}
 
     def popped(count: int) -> list:
+        if not 0 <= count <= len(stack):
+            raise _Damaged("it takes more objects than there are")
         values = stack[len(stack) - count :]
         del stack[len(stack) - count :]
         return values
@@ -288,7 +309,7 @@ def _run(instructions: Instructions):
             stack.append(popped_to_mark())
         elif name == "DICT":
             values = popped_to_mark()
-            stack.append(dict(zip(values[::2], values[1::2], strict=True)))
+            stack.append(_dict(values[::2], values[1::2]))
         elif name in _TUPLES:
             stack.append(tuple(popped(_TUPLES[name])))
         elif name in ("APPEND", "APPENDS"):
@@ -296,7 +317,7 @@ def _run(instructions: Instructions):
             stack[-1].extend(values)
         elif name in ("SETITEM", "SETITEMS"):
             values = popped_to_mark() if name == "SETITEMS" else popped(2)
-            stack[-1].update(zip(values[::2], values[1::2], strict=True))
+            stack[-1].update(_dict(values[::2], values[1::2]))
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
             remember(argument)
         elif name == "MEMOIZE":

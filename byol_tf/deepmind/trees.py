@@ -12,7 +12,7 @@ import numpy as np
 
 from byol_tf.deepmind.architecture import Architecture
 from byol_tf.model.byol import BYOL
-from byol_tf.model.heads import MLP, Network
+from byol_tf.model.heads import Network
 from byol_tf.model.normalization import BatchNorm
 from byol_tf.model.resnet import ResNet
 from byol_tf.optim.lars import LARS
@@ -135,14 +135,10 @@ def _layers(network: Network) -> Iterator[tuple[str, keras.layers.Layer]]:
             if block.projection:
                 yield f"{inner}/shortcut_conv", block.shortcut_conv
                 yield f"{inner}/shortcut_batchnorm", block.shortcut_norm
-    mlps: dict[str, MLP] = {
-        "projector": network.projector,
-        "predictor": network.predictor,
-    }
-    for name, mlp in mlps.items():
-        yield f"{name}/linear", mlp.linear
-        yield f"{name}/batch_norm", mlp.norm
-        yield f"{name}/linear_1", mlp.linear_1
+    for mlp in (network.projector, network.predictor):
+        yield f"{mlp.name}/linear", mlp.linear
+        yield f"{mlp.name}/batch_norm", mlp.norm
+        yield f"{mlp.name}/linear_1", mlp.linear_1
     if network.classifier is not None:
         yield "classifier", network.classifier
 
@@ -244,6 +240,10 @@ def _assign(
 def _flatten(tree: Tree) -> dict[tuple[str, str], np.ndarray]:
     """{(module path, name): array}, under the names that we give."""
     flat = {}
+    if not isinstance(tree, Mapping) or not all(
+        isinstance(entries, Mapping) for entries in tree.values()
+    ):
+        raise ValueError("A tree is {module path: {name: array}}.")
     for module, entries in tree.items():
         # Some released checkpoints have another name for it.
         plain = module.removesuffix("_1")
