@@ -27,6 +27,7 @@ ARCHITECTURE = (
     "encoder_depth",
     "encoder_blocks",
     "encoder_channels",
+    "encoder_group_strides",
     "encoder_bottleneck",
     "stem",
     "stem_channels",
@@ -432,7 +433,7 @@ class Config:
             for name in ("base_learning_rate", "weight_decay", "tau_base")
             if getattr(self, name) is None
         ]
-        if missing:
+        if missing and self.mode == "pretrain":
             raise ConfigError(
                 f"--epochs={self.epochs} has no published recipe (40, 100, 300 "
                 f"and 1000 have): give {', '.join(missing)} as well."
@@ -470,14 +471,12 @@ class Config:
             )
 
     def _check_encoder(self) -> None:
-        """Settles the sizes; of depth and blocks, where both are, depth wins.
-
-        What a checkpoint is to decide stays open.
-        """
-        if self.mode != "convert":
-            for name, published in PUBLISHED_SIZES.items():
-                if getattr(self, name) is None:
-                    object.__setattr__(self, name, published)
+        """Settles the sizes; of depth and blocks given both, depth wins."""
+        if self.mode == "convert":
+            return  # The checkpoint decides.
+        for name, published in PUBLISHED_SIZES.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, published)
         if self.encoder_depth is not None:
             if self.encoder_depth not in DEPTHS:
                 raise ConfigError(
@@ -496,7 +495,7 @@ class Config:
                         f"needs as many --{name}, not "
                         f"{as_text(getattr(self, name))!r}."
                     )
-        elif self.mode != "convert":
+        else:
             for name in (
                 "encoder_channels",
                 "encoder_group_strides",
@@ -511,10 +510,13 @@ class Config:
 
     def flagfile(self) -> str:
         """All settings as a flagfile that asks for the same."""
+        names = [field.name for field in dataclasses.fields(self)]
+        if self.mode == "convert":
+            names = ["mode", "run_dir", "deepmind_checkpoint", *ARCHITECTURE]
         return "".join(
-            f"--{field.name}={as_text(getattr(self, field.name))}\n"
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) is not None
+            f"--{name}={as_text(getattr(self, name))}\n"
+            for name in names
+            if getattr(self, name) is not None
         )
 
     def resolved(self, **values) -> "Config":

@@ -28,8 +28,8 @@ network. Their values are unchanged here: byol_tf put them into the format of
 Keras.
 """
 
-# Entries of a list of errors that one line can hold.
-_LISTED = 5
+# Entries at either end of a list of errors that one line can hold.
+_LISTED = 3
 
 
 def run(config: Config) -> Config:
@@ -52,7 +52,7 @@ def run(config: Config) -> Config:
         del checkpoint  # The target and the momentum are as large again.
         architecture = Architecture.of_parameters(params)
         config = _settled(config, architecture)
-        _check_finite(params, state)
+        _check(params, state, architecture)
         network = Network(
             build_encoder(config),
             architecture.projector_hidden,
@@ -98,6 +98,7 @@ def _settled(config: Config, architecture: Architecture) -> Config:
         "encoder_depth": architecture.depth,
         "encoder_blocks": () if architecture.depth else architecture.blocks,
         "encoder_channels": () if architecture.depth else architecture.channels,
+        "encoder_group_strides": (),
         "encoder_bottleneck": (
             False if architecture.depth else architecture.bottleneck
         ),
@@ -107,10 +108,14 @@ def _settled(config: Config, architecture: Architecture) -> Config:
         "projector_hidden": architecture.projector_hidden,
         "projection_size": architecture.projection_size,
     }
+    # What else the release's networks are may be said as well.
+    said = sizes | {
+        "encoder_group_strides": (1, 2, 2, 2)[: len(architecture.blocks)]
+    }
     wrong = [
         name
         for name in ARCHITECTURE
-        if getattr(config, name) not in (None, (), False, sizes[name])
+        if getattr(config, name) not in (None, (), False, said[name])
     ]
     if wrong:
         raise ConfigError(
@@ -121,7 +126,16 @@ def _settled(config: Config, architecture: Architecture) -> Config:
     return config.resolved(**sizes)
 
 
-def _check_finite(params: Tree, state: Tree) -> None:
+def _check(params: Tree, state: Tree, architecture: Architecture) -> None:
+    """What must hold before a network of the file's sizes is built."""
+    count = sum(
+        array.size for entries in params.values() for array in entries.values()
+    )
+    if architecture.parameter_count > 2 * count:
+        raise ValueError(
+            f"it holds {count:,} parameters, and {architecture} has "
+            f"{architecture.parameter_count:,}."
+        )
     for tree in (params, state):
         for module, entries in tree.items():
             for name, array in entries.items():
@@ -132,9 +146,9 @@ def _check_finite(params: Tree, state: Tree) -> None:
 
 
 def _short(error: Exception) -> str:
-    """An error in as many lines as one can read."""
+    """An error in as many lines as one can read: its first ones and last."""
     lines = str(error).splitlines()
-    more = len(lines) - 1 - _LISTED
-    return " ".join(lines[: 1 + _LISTED]) + (
-        f" and {more} more" if more > 0 else ""
-    )
+    left_out = len(lines) - 1 - 2 * _LISTED
+    if left_out > 0:
+        lines[1 + _LISTED : -_LISTED] = [f"… {left_out} more …"]
+    return " ".join(lines)

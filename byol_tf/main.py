@@ -79,7 +79,8 @@ def _silent_native_code():
 
 
 def _fail(code: int, message: str) -> int:
-    print(f"byol_tf: {' '.join(message.split())}", file=sys.stderr)
+    line = "".join(c if c.isprintable() else " " for c in message)
+    print(f"byol_tf: {' '.join(line.split())}", file=sys.stderr)
     return code
 
 

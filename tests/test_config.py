@@ -33,8 +33,14 @@ def test_given_values_win_over_the_preset():
 
 
 def test_unpublished_epochs_need_the_values():
-    with pytest.raises(ConfigError, match="--epochs=7.*--base_learning_rate"):
+    with pytest.raises(
+        ConfigError,
+        match="--epochs=7 .*40, 100, 300.*1000.* give --base_learning_rate, "
+        "--weight_decay, --tau_base as well",
+    ):
         Config(epochs=7)
+    with pytest.raises(ConfigError, match="give --weight_decay as well"):
+        Config(epochs=200, base_learning_rate=1.0, tau_base=0.9)
     Config(epochs=7, base_learning_rate=1.0, weight_decay=0.0, tau_base=0.9)
 
 

@@ -59,25 +59,28 @@ class Architecture:
             for name, array in arrays.items()
         }
 
-        def outputs(pattern: str) -> int:
-            """Output channels of the kernel whose name matches."""
-            found = [shapes[n] for n in shapes if re.fullmatch(pattern, n)]
-            if len(found) != 1 or not found[0]:
+        def outputs(*endings: str) -> int:
+            """Output channels of the kernel whose name ends so."""
+            found = [n for n in shapes if f"/{n}".endswith(endings)]
+            if len(found) != 1:
                 raise ValueError(
-                    f"{len(found)} parameters are named like {pattern}, not "
-                    "one as in a ResNet v1 with projector and predictor"
+                    f"{len(found)} parameters are named …{endings[0]}, not one "
+                    "as in a ResNet v1 with projector and predictor"
                 )
-            return found[0][-1]
+            return shapes[found[0]][-1]
 
         if any("/final_batchnorm::" in name for name in shapes):
             raise ValueError(
                 "these are the parameters of a ResNet v2, of which there is no "
                 "published result"
             )
+        for name, shape in shapes.items():
+            if not shape or 0 in shape:
+                raise ValueError(f"{name} has the shape {shape}")
         blocks = _blocks(shapes)
-        stem = outputs(r"\w+/~/initial_conv(_1)?::w")
+        stem = outputs("/initial_conv::w", "/initial_conv_1::w")
         channels = [
-            outputs(rf"\w+/~/block_group_{g}/~/block_0/~/shortcut_conv::w")
+            outputs(f"/block_group_{g}/~/block_0/~/shortcut_conv::w")
             for g in range(len(blocks))
         ]
         # The release multiplies the stem and the groups alike.
@@ -91,9 +94,9 @@ class Architecture:
             bottleneck=any(name.endswith("/conv_2::w") for name in shapes),
             stem_channels=stem // width,
             width=width,
-            projector_hidden=outputs("projector/linear::w"),
-            projection_size=outputs("projector/linear_1::w"),
-            num_classes=outputs("classifier::w") if has_classifier else None,
+            projector_hidden=outputs("/projector/linear::w"),
+            projection_size=outputs("/projector/linear_1::w"),
+            num_classes=outputs("/classifier::w") if has_classifier else None,
         )
 
     @classmethod
@@ -110,6 +113,29 @@ class Architecture:
             projection_size=network.projector.outputs,
             num_classes=classifier.units if classifier is not None else None,
         )
+
+    @property
+    def parameter_count(self) -> int:
+        """Of all kernels, biases, scales and offsets; nothing is built."""
+        inputs = self.stem_channels * self.width
+        count = 7 * 7 * 3 * inputs + 2 * inputs
+        for blocks, channels in zip(self.blocks, self.channels):
+            outputs = channels * self.width
+            inner = outputs // 4 if self.bottleneck else outputs
+            # Shortcut: a convolution, its scale and its offset.
+            count += inputs * outputs + 2 * outputs
+            for _ in range(blocks):
+                if self.bottleneck:
+                    count += inputs * inner + 9 * inner**2 + inner * outputs
+                    count += 2 * (2 * inner + outputs)
+                else:
+                    count += 9 * (inputs + outputs) * outputs + 4 * outputs
+                inputs = outputs
+        hidden, size = self.projector_hidden, self.projection_size
+        for length in (inputs, size):
+            # Kernel, bias, scale and offset; kernel.
+            count += (length + 3) * hidden + hidden * size
+        return count + (inputs + 1) * (self.num_classes or 0)
 
     def __str__(self):
         if self.depth:
@@ -129,10 +155,9 @@ class Architecture:
 
 def _blocks(names) -> tuple[int, ...]:
     """Blocks in each group, counted in the names of their parameters."""
-    counts: dict[int, int] = {}
+    groups: dict[int, set[str]] = {}
     for name in names:
         match = re.search(r"/block_group_(\d+)/~/block_(\d+)/", name)
         if match:
-            group, block = map(int, match.groups())
-            counts[group] = max(counts.get(group, 0), block + 1)
-    return tuple(counts.get(group, 0) for group in range(len(counts)))
+            groups.setdefault(int(match[1]), set()).add(match[2])
+    return tuple(len(groups.get(group, ())) for group in range(len(groups)))

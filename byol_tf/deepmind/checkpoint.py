@@ -58,6 +58,8 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
       OSError: if it cannot be read.
     """
     path = pathlib.Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise CheckpointError(f"{path} is no file.")
     with path.open("rb") as file:
         try:
             content = _run(_instructions(file, path.stat().st_size))
@@ -77,11 +79,12 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
 def _as_checkpoint(path: pathlib.Path, content) -> Checkpoint:
     state = content.get("experiment_state") if _is_dict(content) else None
     if not _is_dict(state) or not set(_NETWORK_TREES) <= set(state):
-        held = ", ".join(state or content) if _is_dict(content) else ""
+        holder = state if _is_dict(state) else content
+        held = ", ".join(holder) if _is_dict(holder) else ""
         raise CheckpointError(
             f"{path} is no pretraining checkpoint of the official release: "
             f"it holds no experiment_state with {', '.join(_NETWORK_TREES)}"
-            + (f", but {held}." if held else ".")
+            + (f", but {_shown(held)}." if held else ".")
         )
     trees = {name: state[name] for name in _NETWORK_TREES}
     optimizer = state.get("opt_state")
@@ -99,6 +102,11 @@ def _as_checkpoint(path: pathlib.Path, content) -> Checkpoint:
     if type(step) is not int:
         raise CheckpointError(f"{path}: its step is no whole number.")
     return Checkpoint(trees, step)
+
+
+def _shown(text: str) -> str:
+    """Text of an untrusted file, fit for a terminal."""
+    return ascii(text[:200])[1:-1] + ("…" if len(text) > 200 else "")
 
 
 def _is_dict(value) -> bool:
@@ -139,7 +147,7 @@ class _Type:
 
     def __init__(self, code: str, *_):
         if not re.fullmatch("[biuf][1-8]", code):
-            raise _Refused(f"an array of dtype {code[:80]}")
+            raise _Refused(f"an array of dtype {_shown(code)}")
         self._dtype = np.dtype(code)
 
     def set_state(self, state) -> np.dtype:
@@ -147,10 +155,16 @@ class _Type:
         return self._dtype.newbyteorder(order) if order in "<>" else self._dtype
 
 
+# More than any named tuple of the release has.
+_MOST_FIELDS = 16
+
+
 class _Record:
     """A named tuple's type; its values come as {field: value}."""
 
     def __init__(self, name: str, fields: tuple[str, ...], *_):
+        if len(fields) > _MOST_FIELDS:
+            raise _Refused(f"a named tuple of {len(fields)} fields")
         self._fields = fields
 
     def __call__(self, *values) -> dict:
@@ -178,7 +192,9 @@ def _bytes(text: str = "", encoding: str = "latin1") -> bytes:
 
 
 def _mapping(content: dict) -> dict:
-    return _dict(content.keys(), content.values())
+    if not _is_dict(content):
+        raise ValueError("a mapping of what is no dict")
+    return content
 
 
 def _dict(keys, values) -> dict:
@@ -241,8 +257,9 @@ def _instructions(file, size: int) -> Instructions:
             for opcode, argument, _ in pickletools.genops(file):
                 yield opcode.name, argument
                 bar.update(file.tell() - bar.n)
-        except (ValueError, UnicodeDecodeError) as error:
-            raise _Damaged(error) from error
+        except (ValueError, OverflowError, MemoryError) as error:
+            reason = str(error) or "it announces more bytes than it has"
+            raise _Damaged(_shown(reason)) from error
 
 
 # Instructions that push their argument, or a constant.
@@ -259,6 +276,8 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 # Longer texts are an array's numbers.
 _LONGEST_TEXT = 1024
 
+# Of the functions that make an array.
+_MOST_ARGUMENTS = 8
 
 _FORGOTTEN = object()
 
@@ -269,7 +288,7 @@ def _holds_numbers(value, depth: int = 2) -> bool:
     These are needed once. A pickle may fetch again whatever it has stored, but
     to remember them all would take the memory twice over.
     """
-    if isinstance(value, tuple) and depth:
+    if isinstance(value, tuple) and depth and len(value) <= _MOST_ARGUMENTS:
         return any(_holds_numbers(item, depth - 1) for item in value)
     return isinstance(value, str | bytes) and len(value) > _LONGEST_TEXT
 
@@ -279,6 +298,8 @@ def _run(instructions: Instructions):
     stack: list = []
     marks: list[int] = []
     memory: dict[int, object] = {}
+    # Where memory holds an object that BUILD is to finish: id -> places.
+    unfinished_at: dict[int, list[int]] = {}
 
     def popped(count: int) -> list:
         if not 0 <= count <= len(stack):
@@ -293,6 +314,8 @@ def _run(instructions: Instructions):
     def remember(place: int) -> None:
         value = stack[-1]
         memory[place] = _FORGOTTEN if _holds_numbers(value) else value
+        if isinstance(value, _Array | _Type):
+            unfinished_at.setdefault(id(value), []).append(place)
 
     def follow(name: str, argument) -> None:
         if name in _PUSH:
@@ -335,14 +358,12 @@ def _run(instructions: Instructions):
             stack.append(function(*arguments))
         elif name == "BUILD":
             unfinished, state = popped(2)
-            finished = unfinished.set_state(state)
-            for place, value in memory.items():
-                if value is unfinished:
-                    memory[place] = finished
-            stack.append(finished)
+            stack.append(unfinished.set_state(state))
+            for place in unfinished_at.pop(id(unfinished), ()):
+                memory[place] = stack[-1]
         elif name not in ("PROTO", "FRAME", "STOP"):
             text = f"{name} {argument}" if argument is not None else name
-            raise _Refused(f"the pickle instruction {text}")
+            raise _Refused(f"the pickle instruction {_shown(text)}")
 
     for name, argument in instructions:
         try:
@@ -351,7 +372,8 @@ def _run(instructions: Instructions):
             raise
         except Exception as error:
             # The instructions of a sound file fit together.
-            raise _Damaged(f"{name} cannot be followed ({error})") from error
+            reason = _shown(str(error))
+            raise _Damaged(f"{name} cannot be followed ({reason})") from error
     if len(stack) != 1:
         raise _Damaged(f"it leaves {len(stack)} objects, not one")
     return stack[0]
@@ -359,5 +381,5 @@ def _run(instructions: Instructions):
 
 def _named(name: str):
     if name not in _NAMES:
-        raise _Refused(name)
+        raise _Refused(_shown(name))
     return _NAMES[name]

@@ -241,7 +241,8 @@ def _flatten(tree: Tree) -> dict[tuple[str, str], np.ndarray]:
     """{(module path, name): array}, under the names that we give."""
     flat = {}
     if not isinstance(tree, Mapping) or not all(
-        isinstance(entries, Mapping) for entries in tree.values()
+        isinstance(module, str) and isinstance(entries, Mapping)
+        for module, entries in tree.items()
     ):
         raise ValueError("A tree is {module path: {name: array}}.")
     for module, entries in tree.items():
@@ -250,7 +251,7 @@ def _flatten(tree: Tree) -> dict[tuple[str, str], np.ndarray]:
         if plain.endswith("/~/initial_conv") and plain not in tree:
             module = plain
         for name, array in entries.items():
-            flat[module, name] = np.asarray(array)
+            flat[module, str(name)] = np.asarray(array)
     return flat
 
 
@@ -283,15 +284,18 @@ def _inconsistencies(arrays) -> list[str]:
             arrays[module, part] for part in ("counter", "hidden", "average")
         )
         other = module.replace("/var_ema", "/mean_ema")
-        if counter != arrays[other, "counter"]:
-            misfits.append(f"{module}::counter is not that of {other}")
+        if counter < 0 or counter != arrays[other, "counter"]:
+            misfits.append(f"{module}::counter is not that of {other}, from 0")
+            continue
         expected = average * (1 - _DECAY ** int(counter))
         if not np.allclose(
-            hidden, expected, rtol=0, atol=1e-3 * np.abs(expected).max()
+            hidden, expected, rtol=0, atol=1e-4 * np.abs(expected).max()
         ):
             misfits.append(
                 f"{module}::hidden is not average * (1 - {_DECAY} ** counter)"
             )
+        if module.endswith("/var_ema") and (average < 0).any():
+            misfits.append(f"{module}::average is a negative variance")
     return misfits
 
 

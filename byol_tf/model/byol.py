@@ -80,9 +80,10 @@ class BYOL(keras.Model):
         self.seed = seed
 
         heads = (projector_hidden, projection_size, num_classes)
-        self.online = Network(encoder, *heads, name="online")
+        dtype = self.dtype_policy
+        self.online = Network(encoder, *heads, name="online", dtype=dtype)
         twin = type(encoder).from_config(encoder.get_config())
-        self.target = Network(twin, *heads, name="target")
+        self.target = Network(twin, *heads, name="target", dtype=dtype)
         # Not `target.trainable = False`: that would put its BatchNorm in
         # inference mode, and the target normalises by batch statistics.
         for parameter in self.target.trainable_variables:
@@ -184,6 +185,7 @@ class BYOL(keras.Model):
 
         # Equation 1, with the new theta: xi <- tau xi + (1 - tau) theta.
         tau = cosine_tau(step, self.tau_base, self.total_steps)
+        tau = tf.cast(tau, self.variable_dtype)
         for online, target in zip(self.online.weights, self.target.weights):
             if online.trainable:
                 target.assign(tau * target + (1 - tau) * online)

@@ -25,14 +25,18 @@ class MLP(keras.layers.Layer):
         self.hidden = hidden
         self.outputs = outputs
         self.linear = keras.layers.Dense(
-            hidden, kernel_initializer=fan_in_truncated_normal(), name="linear"
+            hidden,
+            kernel_initializer=fan_in_truncated_normal(),
+            name="linear",
+            dtype=self.dtype_policy,
         )
-        self.norm = BatchNorm(name="batch_norm")
+        self.norm = BatchNorm(name="batch_norm", dtype=self.dtype_policy)
         self.linear_1 = keras.layers.Dense(
             outputs,
             use_bias=False,
             kernel_initializer=fan_in_truncated_normal(),
             name="linear_1",
+            dtype=self.dtype_policy,
         )
 
     def build(self, input_shape):
@@ -87,10 +91,16 @@ class Network(keras.Model):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.projector = MLP(
-            projector_hidden, projection_size, name="projector"
+            projector_hidden,
+            projection_size,
+            name="projector",
+            dtype=self.dtype_policy,
         )
         self.predictor = MLP(
-            projector_hidden, projection_size, name="predictor"
+            projector_hidden,
+            projection_size,
+            name="predictor",
+            dtype=self.dtype_policy,
         )
         self.classifier = None
         if num_classes:
@@ -98,6 +108,7 @@ class Network(keras.Model):
                 num_classes,
                 kernel_initializer=fan_in_truncated_normal(),
                 name="classifier",
+                dtype=self.dtype_policy,
             )
         features = (None, _feature_size(encoder))
         self.projector.build(features)

@@ -7,7 +7,7 @@ dm-haiku's `BatchNorm` and `ExponentialMovingAverage`.
 import keras
 import tensorflow as tf
 
-# The dtypes for which TensorFlow has a fused training kernel.
+# The inputs for which TensorFlow has a fused kernel, with float32 variables.
 _FUSED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 
 
@@ -88,7 +88,10 @@ class BatchNorm(keras.layers.Layer):
     def call(self, inputs, training=False):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         shared = training and self.cross_replica and replicas > 1
-        if inputs.dtype in _FUSED_DTYPES and not shared:
+        fusable = (
+            inputs.dtype in _FUSED_DTYPES and self.variable_dtype == "float32"
+        )
+        if fusable and not shared:
             outputs, mean, variance = self._fused(inputs, training)
         elif training:
             mean, variance = self._moments(inputs, shared)

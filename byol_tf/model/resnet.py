@@ -32,7 +32,7 @@ def normalize(images: tf.Tensor) -> tf.Tensor:
     return (images - mean) / tf.constant(IMAGENET_STDDEV, images.dtype)
 
 
-def conv(filters: int, kernel_size: int, strides: int, name: str):
+def conv(filters: int, kernel_size: int, strides: int, name: str, dtype):
     """A convolution as everywhere in the network: SAME padding, no bias."""
     return keras.layers.Conv2D(
         filters,
@@ -42,6 +42,7 @@ def conv(filters: int, kernel_size: int, strides: int, name: str):
         use_bias=False,
         kernel_initializer=fan_in_truncated_normal(),
         name=name,
+        dtype=dtype,
     )
 
 
@@ -85,18 +86,26 @@ class ResidualBlock(keras.layers.Layer):
         else:
             layers = ((channels, 3, strides), (channels, 3, 1))
         self.convs = [
-            conv(*arguments, name=f"conv_{i}")
+            conv(*arguments, name=f"conv_{i}", dtype=self.dtype_policy)
             for i, arguments in enumerate(layers)
         ]
         last = "zeros" if bottleneck and zero_init_gamma else "ones"
         gammas = ["ones"] * (len(layers) - 1) + [last]
         self.norms = [
-            BatchNorm(gamma_initializer=gamma, name=f"batchnorm_{i}")
+            BatchNorm(
+                gamma_initializer=gamma,
+                name=f"batchnorm_{i}",
+                dtype=self.dtype_policy,
+            )
             for i, gamma in enumerate(gammas)
         ]
         if projection:
-            self.shortcut_conv = conv(channels, 1, strides, "shortcut_conv")
-            self.shortcut_norm = BatchNorm(name="shortcut_batchnorm")
+            self.shortcut_conv = conv(
+                channels, 1, strides, "shortcut_conv", self.dtype_policy
+            )
+            self.shortcut_norm = BatchNorm(
+                name="shortcut_batchnorm", dtype=self.dtype_policy
+            )
 
     def build(self, input_shape):
         shape = input_shape
@@ -219,9 +228,15 @@ class ResNet(keras.Model):
 
         size, strides = (7, 2) if stem == "imagenet" else (3, 1)
         self.initial_conv = conv(
-            stem_channels * width, size, strides, "initial_conv"
+            stem_channels * width,
+            size,
+            strides,
+            "initial_conv",
+            self.dtype_policy,
         )
-        self.initial_norm = BatchNorm(name="initial_batchnorm")
+        self.initial_norm = BatchNorm(
+            name="initial_batchnorm", dtype=self.dtype_policy
+        )
         self.residual_blocks = [
             ResidualBlock(
                 channels[g] * width,
@@ -230,6 +245,7 @@ class ResNet(keras.Model):
                 projection=b == 0,
                 zero_init_gamma=zero_init_gamma,
                 name=f"block_group_{g}_block_{b}",
+                dtype=self.dtype_policy,
             )
             for g in range(len(blocks))
             for b in range(blocks[g])

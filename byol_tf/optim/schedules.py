@@ -11,9 +11,12 @@ import tensorflow as tf
 
 
 def cosine_decay(step: tf.Tensor, total_steps: int) -> tf.Tensor:
-    """(1 + cos(pi * step / total_steps)) / 2: from 1 to 0, and then 0."""
-    dtype = keras.config.floatx()
-    progress = tf.cast(step, dtype) / tf.cast(max(total_steps, 1), dtype)
+    """(1 + cos(pi * step / total_steps)) / 2: from 1 to 0, and then 0.
+
+    In float64 whatever the model's dtype: in float32, 1 - tau would lose the
+    last digits of the end of a long training.
+    """
+    progress = tf.cast(step, tf.float64) / max(total_steps, 1)
     return 0.5 * (1.0 + tf.cos(math.pi * tf.minimum(progress, 1.0)))
 
 
@@ -26,7 +29,7 @@ def cosine_tau(step: tf.Tensor, tau_base: float, total_steps: int) -> tf.Tensor:
       total_steps: K; from then on tau is 1.
 
     Returns:
-      A scalar of dtype `keras.config.floatx()`.
+      A float64 scalar.
     """
     return 1.0 - (1.0 - tau_base) * cosine_decay(step, total_steps)
 
@@ -66,15 +69,13 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = warmup_steps
 
     def __call__(self, step):
-        dtype = keras.config.floatx()
         peak = self.base_rate * self.batch_size / 256
-        warmup = tf.cast(step, dtype) / max(self.warmup_steps, 1)
+        step = tf.cast(step, tf.float64)
+        warmup = step / max(self.warmup_steps, 1)
         decay = cosine_decay(
-            tf.cast(step, dtype) - self.warmup_steps,
-            self.total_steps - self.warmup_steps,
+            step - self.warmup_steps, self.total_steps - self.warmup_steps
         )
-        in_warmup = tf.cast(step, dtype) < self.warmup_steps
-        rate = peak * tf.where(in_warmup, warmup, decay)
+        rate = peak * tf.where(step < self.warmup_steps, warmup, decay)
         # The release rounds the rate to float32, whatever the model's dtype.
         return tf.cast(rate, tf.float32)
 

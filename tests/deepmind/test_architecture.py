@@ -42,6 +42,10 @@ def test_sizes(arguments, depth, width):
     assert found.stem_channels == 64
     assert (found.projector_hidden, found.projection_size) == (24, 12)
     assert found.num_classes == 10
+    count = sum(
+        v.size for m in parameters(**arguments).values() for v in m.values()
+    )
+    assert found.parameter_count == count
 
 
 def test_a_stem_that_is_not_the_releases():
@@ -78,6 +82,7 @@ def test_published_large_ones_by_their_shapes():
                 "w": np.broadcast_to(0, (1, 1, 64, channels))
             }
     found = Architecture.of_parameters(params)
+    assert found.parameter_count == 274_173_032
     assert str(found) == (
         "ResNet(depth=200, width=2), projector_hidden=4096, "
         "projection_size=256, num_classes=1000"
@@ -94,5 +99,16 @@ def test_what_is_no_such_network():
         del params[missing]
         with pytest.raises(ValueError, match=missing.rpartition("/")[2]):
             Architecture.of_parameters(params)
-    with pytest.raises(ValueError, match="initial_conv"):
+    with pytest.raises(ValueError, match="0 parameters are named …/initial"):
         Architecture.of_parameters({})
+    params = parameters(depth=18)
+    params["classifier"]["w"] = np.zeros((0, 10**11))
+    with pytest.raises(ValueError, match=r"classifier::w has the shape \(0, "):
+        Architecture.of_parameters(params)
+
+
+def test_blocks_are_counted_not_believed():
+    params = parameters(depth=18)
+    far = "res_net18/~/block_group_3/~/block_99999999/~/conv_0"
+    params[far] = {"w": np.zeros((1, 1, 1, 1))}
+    assert Architecture.of_parameters(params).blocks == (2, 2, 2, 3)

@@ -225,6 +225,11 @@ def test_admitted_names_lead_nowhere_else(tmp_path):
         b"\x80\x02})\x81.",
         # The numbers of an array, fetched for a second use.
         b"\x80\x02X\xd0\x07\x00\x00" + 2000 * b"a" + b"q\x01h\x01\x86.",
+        # More bytes than there are.
+        b"\x80\x04\x8e\x00\x00\x00\x00\x00\x01\x00\x00abc.",
+        b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7fabc.",
+        # Deeper than the interpreter's stack.
+        b"\x80\x02})" + 300_000 * b"\x85" + b"K\x01s.",
         # Building upon a dict; fetching what was not stored; no value left.
         b"\x80\x02}}b.",
         b"\x80\x02h\x07.",
@@ -285,6 +290,37 @@ def test_a_pickle_that_doubles_itself(tmp_path, content, message):
         read_checkpoint(path)
 
 
+def test_work_and_memory_are_in_proportion_to_the_file(tmp_path):
+    """What a small file could make quadratic."""
+    wide = b"(" + 30_000 * b"N" + b"t" + 30_000 * b"q\x01" + b"0"
+    types = b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R" + b"".join(
+        b"r" + i.to_bytes(4, "little") for i in range(20_000)
+    )
+    mappings = (
+        b"chaiku._src.data_structures\nFlatMap\nq\x00}("
+        + b"".join(b"X\x04\x00\x00\x00%04xN" % i for i in range(20_000))
+        + b"u\x85q\x01("
+        + 4000 * b"h\x00h\x01R"
+        + b"t"
+    )
+    for content in (wide, types, mappings):
+        path = written(tmp_path, b"\x80\x02" + content + b".")
+        tracemalloc.start()
+        try:
+            with pytest.raises(CheckpointError):
+                read_checkpoint(path)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 20e6
+
+
+def test_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="pipe is no file"):
+        read_checkpoint(tmp_path / "pipe")
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999999])
 def test_truncated_file(tmp_path, share):
     content = OFFICIAL.read_bytes()
@@ -297,7 +333,7 @@ def test_damaged_bytes_raise_nothing_else(tmp_path):
     """One byte changed: read, or refused with a reason, and nothing else."""
     content = bytearray(OFFICIAL.read_bytes())
     random = np.random.RandomState(0)
-    places = [*range(0, 1200, 7), *random.randint(0, len(content), 60)]
+    places = [*range(0, 1200, 11), *random.randint(0, len(content), 30)]
     for place in places:
         damaged = bytearray(content)
         damaged[place] ^= 1 << random.randint(8)
@@ -312,6 +348,11 @@ def test_damaged_bytes_raise_nothing_else(tmp_path):
     [
         ([1, 2], "no experiment_state"),
         ({"step": 3}, "but step"),
+        ({"experiment_state": 5, "step": 1}, "but experiment_state, step"),
+        (
+            {"experiment_state": {"\x1b[31m\x07" + 300 * "x": 1}},
+            r"but \\x1b\[31m\\x07x{190,}…",
+        ),
         (
             {"experiment_state": {"backbone_params": {}, "step": 1}},
             "but backbone_params, step",

@@ -194,17 +194,26 @@ def test_another_network_is_named(there, here, texts):
 
 def test_averages_that_cannot_be():
     model, trees = tiny_model(), randomised(tiny_model())
-    norm = "projector/batch_norm/~"
-    trees["online_state"][f"{norm}/var_ema"]["counter"] = np.array(9)
-    trees["target_state"][f"{norm}/mean_ema"]["hidden"] *= 1.01
+    projector, predictor = "projector/batch_norm/~", "predictor/batch_norm/~"
+    online, target = trees["online_state"], trees["target_state"]
+    online[f"{projector}/var_ema"]["counter"] = np.array(9)
+    for average in ("mean_ema", "var_ema"):
+        online[f"{predictor}/{average}"]["counter"] = np.array(-10_000)
+    target[f"{projector}/mean_ema"]["hidden"] *= 1.001
+    for name in ("average", "hidden"):
+        target[f"{predictor}/var_ema"][name] *= -1
     with pytest.raises(ValueError) as raised:
         from_haiku(model, trees)
-    assert str(raised.value).splitlines()[1:] == [
-        f"online_state: {norm}/var_ema::counter is not that of {norm}/mean_ema",
-        f"online_state: {norm}/var_ema::hidden is not average * (1 - 0.9 ** "
-        "counter)",
-        f"target_state: {norm}/mean_ema::hidden is not average * (1 - 0.9 ** "
-        "counter)",
+    assert sorted(str(raised.value).splitlines()[1:]) == [
+        f"online_state: {predictor}/mean_ema::counter is not that of "
+        f"{predictor}/mean_ema, from 0",
+        f"online_state: {predictor}/var_ema::counter is not that of "
+        f"{predictor}/mean_ema, from 0",
+        f"online_state: {projector}/var_ema::counter is not that of "
+        f"{projector}/mean_ema, from 0",
+        f"target_state: {predictor}/var_ema::average is a negative variance",
+        f"target_state: {projector}/mean_ema::hidden is not average * (1 - 0.9 "
+        "** counter)",
     ]
 
 
@@ -216,6 +225,9 @@ def test_what_has_no_official_names():
     plain = byol_tf.BYOL(model.encoder, 16, 8, total_steps=1, num_classes=3)
     with pytest.raises(ValueError, match="compiled with LARS"):
         from_haiku(plain, {"mu": trees["mu"]})
+    for tree in (5, {"classifier": 5}, {5: {"w": 1}}):
+        with pytest.raises(ValueError, match="A tree is {module path"):
+            from_haiku(model, {"online_params": tree})
     dense = keras.Sequential(
         [keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
     )

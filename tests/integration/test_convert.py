@@ -163,6 +163,11 @@ def test_sizes_are_read_off_the_file(tmp_path, arguments, depth, width):
         ),
         (["--stem=cifar"], "--stem=cifar: but"),
         (["--encoder_bottleneck"], "--encoder_bottleneck=true: but"),
+        (["--encoder_blocks=2,2"], "--encoder_blocks=2,2: but"),
+        (
+            ["--encoder_group_strides=1,1,1,1"],
+            "--encoder_group_strides=1,1,1,1: but",
+        ),
     ],
 )
 def test_a_wrong_size_is_told_what_fits(tmp_path, capsys, arguments, message):
@@ -188,8 +193,10 @@ def test_sizes_that_fit_may_be_given(tmp_path, capsys):
         f"--run_dir={tmp_path}",
         "--encoder_blocks=1,1,1,1",
         "--encoder_channels=8,8,8,8",
+        "--encoder_group_strides=1,2,2,2",
         "--encoder_width=1",
         "--projector_hidden=64",
+        "--epochs=7",
     )
     assert code == 0, error
 
@@ -215,12 +222,24 @@ def without_state(params, state):
     state.clear()
 
 
+def of_another_name(params, state):
+    for module in [m for m in params if m.startswith("tiny_res_net/")]:
+        params[module.replace("tiny_res_net", "res_net50")] = params.pop(module)
+
+
+def too_large(params, state):
+    wide = np.broadcast_to(np.float32(0), (1, 10**5))
+    params["projector/linear"]["w"] = params["projector/linear_1"]["w"] = wide
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         (without_a_block, "missing tiny_res_net/~/block_group_1/~/block_0/~"),
         (with_a_nan, "tiny_res_net/~/initial_conv::w holds values that are"),
-        (without_state, "var_ema::counter and 85 more"),
+        (without_state, "… 84 more … state: missing predictor/batch_norm/~"),
+        (of_another_name, "unknown res_net50/~/initial_conv::w"),
+        (too_large, "num_classes=10 has 30,001,419,162."),
     ],
 )
 def test_damaged_contents(tmp_path, change, message):
