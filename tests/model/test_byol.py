@@ -302,3 +302,32 @@ def test_two_replicas_equal_one(float64, mirrored):
         np.testing.assert_allclose(
             weight, other, rtol=1e-9, atol=1e-12, err_msg=weight.path
         )
+
+
+@pytest.mark.parametrize(
+    "policy, variables, compute",
+    [
+        ("float64", "float64", "float64"),
+        ("mixed_bfloat16", "float32", "bfloat16"),
+        ("mixed_float16", "float32", "float16"),
+        ("bfloat16", "bfloat16", "bfloat16"),
+    ],
+)
+def test_dtype_argument_reaches_every_layer(policy, variables, compute):
+    encoder = byol_tf.ResNet(
+        blocks=(1, 1), channels=(8, 16), bottleneck=True, dtype=policy
+    )
+    model = byol_tf.BYOL(
+        encoder, 16, 8, total_steps=10, num_classes=3, dtype=policy
+    )
+    again = byol_tf.BYOL.from_config(model.get_config())
+    for network in (model.online, model.target, again.online, again.target):
+        layers = list(network._flatten_layers())
+        assert {layer.compute_dtype for layer in layers} == {compute}
+        assert {layer.variable_dtype for layer in layers} == {variables}
+    model.compile(byol_tf.LARS(0.1))
+    view1, view2 = np.random.RandomState(0).rand(2, 8, 20, 20, 3)
+    before = model.target.projector.linear.kernel.numpy()
+    logs = model.update(view1, view2, np.arange(8) % 3)
+    assert 0 < float(logs["loss"]) < 20
+    assert np.any(model.target.projector.linear.kernel.numpy() != before)
