@@ -45,35 +45,24 @@ def run(config: Config) -> Config:
     """
     path = pathlib.Path(config.deepmind_checkpoint)
     try:
-        checkpoint = read_checkpoint(path)
-        params = checkpoint.trees["online_params"]
-        state = checkpoint.trees["online_state"]
-        step = checkpoint.step
-        del checkpoint  # The target and the momentum are as large again.
-        architecture = Architecture.of_parameters(params)
-        config = _settled(config, architecture)
-        _check(params, state, architecture)
-        network = Network(
-            build_encoder(config),
-            architecture.projector_hidden,
-            architecture.projection_size,
-            architecture.num_classes,
-            name="online",
-        )
-        network_from_haiku(network, params, state)
-    except (CheckpointError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"--deepmind_checkpoint: {_short(error)}") from error
+        config, network, step = _read(config)
+    except ConfigError:
+        raise
+    except CheckpointError as error:
+        raise ConfigError(f"--deepmind_checkpoint: {error}") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"--deepmind_checkpoint={path}: {_short(error)}"
+        ) from error
     except OSError as error:
         raise ConfigError(
             f"--deepmind_checkpoint={path} cannot be read: {error.strerror}."
         ) from error
-    del params, state
 
     folder = open_run_folder(config)
     (folder / "LICENSE.txt").write_text(LICENCE)
     network.encoder.save(folder / "encoder.keras")
+    architecture = Architecture.of_network(network)
     parameters = sum(
         math.prod(v.shape) for v in network.encoder.trainable_variables
     )
@@ -90,6 +79,27 @@ def run(config: Config) -> Config:
     )
     print(f"{path.name}: {architecture}, after {step:,} steps.\n\n{LICENCE}")
     return config
+
+
+def _read(config: Config) -> tuple[Config, Network, int]:
+    """The settled configuration, the online network and its step."""
+    checkpoint = read_checkpoint(config.deepmind_checkpoint)
+    params = checkpoint.trees["online_params"]
+    state = checkpoint.trees["online_state"]
+    step = checkpoint.step
+    del checkpoint  # The target and the momentum are as large again.
+    architecture = Architecture.of_parameters(params)
+    config = _settled(config, architecture)
+    _check(params, state, architecture)
+    network = Network(
+        build_encoder(config),
+        architecture.projector_hidden,
+        architecture.projection_size,
+        architecture.num_classes,
+        name="online",
+    )
+    network_from_haiku(network, params, state)
+    return config, network, step
 
 
 def _settled(config: Config, architecture: Architecture) -> Config:

@@ -23,13 +23,6 @@ from byol_tf.deepmind import Architecture, read_checkpoint
 from byol_tf.model.resnet import DEPTHS, normalize
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-TREES = (
-    "online_params",
-    "target_params",
-    "online_state",
-    "target_state",
-    "mu",
-)
 # A bias that feeds a BatchNorm has a gradient of rounding errors alone.
 NO_GRADIENT = ("projector/linear::b", "predictor/linear::b")
 

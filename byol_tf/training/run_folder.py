@@ -92,8 +92,11 @@ def encoder_path(config: Config) -> pathlib.Path:
     if path.is_dir():
         path /= "encoder.keras"
     if not path.is_file():
+        hint = (
+            " --mode=convert makes one." if config.deepmind_checkpoint else ""
+        )
         raise ConfigError(
             f"--{flag}={getattr(config, flag)} holds no encoder: there is no "
-            f"file {path}."
+            f"file {path}.{hint}"
         )
     return path

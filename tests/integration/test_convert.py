@@ -265,6 +265,10 @@ def test_damaged_contents(tmp_path, change, message):
         ("--mode=convert --deepmind_checkpoint=BUILD", "no whole pickle"),
         (f"--deepmind_checkpoint={OFFICIAL}", "goes with --mode=convert"),
         (
+            f"--mode=evaluate --deepmind_checkpoint={OFFICIAL}",
+            "--mode=convert makes one",
+        ),
+        (
             f"--mode=evaluate --encoder={OFFICIAL}",
             "becomes one by --mode=convert",
         ),
