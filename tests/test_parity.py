@@ -31,7 +31,7 @@ def test_every_row_is_within_its_tolerance(group):
     ]
 
 
-def test_the_page_is_the_command_s():
+def test_the_page_is_what_the_command_prints():
     page = PAGE.read_text()
     assert page.startswith(parity.HEADER)
     titles = [line for line in page.splitlines() if line.startswith("## ")]
