@@ -4,8 +4,9 @@ Source: arXiv 2006.07733, appendix B; the official
 `byol/utils/augmentations.py` and `byol/utils/dataset.py`.
 
 Everything works on a batch at once inside the graph, with fixed shapes and
-stateless random numbers: the same seed gives the same views in eager mode, in
-`tf.data` and in a compiled step.
+stateless random numbers. What is drawn for an image is a function of the seed
+and of its place in the global batch alone: the same in eager mode, in `tf.data`
+and in a compiled step, on one replica and on many.
 
 `two_views` takes and gives images as [batch, height, width, channels]. In
 between they are planes, float32 [batch, channels, height, width] in [0, 1]:
@@ -81,6 +82,7 @@ def two_views(
     seed: tf.Tensor,
     size: int | None = None,
     recipes: tuple[Recipe, Recipe] = (T, T_PRIME),
+    first: tf.Tensor | int = 0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Two augmented views of each image: t(x), t ~ T and t'(x), t' ~ T'.
 
@@ -91,6 +93,8 @@ def two_views(
       seed: int32 [2].
       size: height and width of the views; by default those of `images`.
       recipes: T and T'.
+      first: place of the first image in the global batch, int32 or int64
+        scalar, if `images` is a part of it.
 
     Returns:
       Two float32 tensors [batch, size, size, 3] in [0, 1].
@@ -102,11 +106,13 @@ def two_views(
         planes = to_planes(images)
         image_size = (size, size) if size else _sides(planes)
         crops = [
-            random_crop(planes, fold_in(view_seed, 1), image_size, recipe)
+            random_crop(
+                planes, fold_in(view_seed, 1), image_size, recipe, first
+            )
             for view_seed, recipe in zip(seeds, recipes)
         ]
     return tuple(
-        from_planes(distort(crop, view_seed, recipe))
+        from_planes(distort(crop, view_seed, recipe, first))
         for crop, view_seed, recipe in zip(crops, seeds, recipes)
     )
 
@@ -143,49 +149,79 @@ def fold_in(seed: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
 
 
 class Draws:
-    """Independent uniform numbers for a batch, from one random operation."""
+    """Independent uniform numbers for consecutive images of a global batch.
 
-    def __init__(self, batch: tf.Tensor, seed: tf.Tensor, count: int):
+    They come from one random operation. Philox (Salmon et al., "Parallel
+    random numbers: as easy as 1, 2, 3", 2011) makes of a key and the n-th
+    count the n-th block of four numbers. The seed gives the key; the image in
+    place i has the same number of blocks as every other, from count
+    i * blocks on. So a part of a batch draws what the whole would for it.
+
+    Args:
+      seed: int32 or int64 [2].
+      batch: number of images.
+      count: how many numbers each of them needs.
+      first: place of the first image in the global batch.
+    """
+
+    def __init__(
+        self,
+        seed: tf.Tensor,
+        batch: tf.Tensor | int,
+        count: int,
+        first: tf.Tensor | int = 0,
+    ):
+        blocks = math.ceil(count / 4)
         # Whole numbers, because XLA makes other floats of the same bits.
-        bits = tf.random.stateless_uniform(
-            [count, batch],
-            seed,
-            minval=None,
-            maxval=None,
+        bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[batch, 4 * blocks],
+            key=tf.random.stateless_uniform(
+                [1], seed, None, None, tf.uint64, alg=_ALGORITHM
+            ),
+            counter=tf.stack([tf.cast(first, tf.uint64) * blocks, 0]),
+            alg=tf.random.Algorithm.PHILOX.value,
             dtype=tf.uint32,
-            alg=_ALGORITHM,
         )
         leading = tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32))
-        self._rows = iter(tf.unstack(tf.cast(leading, tf.float32) * 2.0**-24))
+        numbers = tf.cast(leading, tf.float32) * 2.0**-24
+        self._columns = iter(tf.unstack(numbers, axis=1))
 
     def uniform(self, low: float, high: float) -> tf.Tensor:
         """[batch], uniform in [low, high)."""
-        return low + (high - low) * next(self._rows)
+        return low + (high - low) * next(self._columns)
 
     def coin(self, probability: float) -> tf.Tensor:
         """[batch], True with the given probability."""
-        return next(self._rows) < probability
+        return next(self._columns) < probability
 
     def permutation(self, length: int) -> tf.Tensor:
         """int32 [batch, length], each row a uniformly random permutation."""
-        keys = tf.stack([next(self._rows) for _ in range(length)], axis=1)
+        keys = tf.stack([next(self._columns) for _ in range(length)], axis=1)
         return tf.argsort(keys, axis=1)
 
 
 def random_crop(
-    planes: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], recipe: Recipe
+    planes: tf.Tensor,
+    seed: tf.Tensor,
+    size: tuple[int, int],
+    recipe: Recipe,
+    first: tf.Tensor | int = 0,
 ) -> tf.Tensor:
     """A random crop of each image, resized to `size` (height, width)."""
     image_size = tf.cast(tf.stack(_sides(planes)), tf.float32)
-    boxes = random_boxes(image_size, tf.shape(planes)[0], seed, recipe)
+    boxes = random_boxes(image_size, tf.shape(planes)[0], seed, recipe, first)
     return crop_and_resize(planes, boxes, size)
 
 
 def random_boxes(
-    image_size: tf.Tensor, batch: tf.Tensor, seed: tf.Tensor, recipe: Recipe
+    image_size: tf.Tensor,
+    batch: tf.Tensor | int,
+    seed: tf.Tensor,
+    recipe: Recipe,
+    first: tf.Tensor | int = 0,
 ) -> tf.Tensor:
     """`batch` random boxes in images of one size; see `crop_boxes`."""
-    draws = Draws(batch, seed, 4)
+    draws = Draws(seed, batch, 4, first)
     return crop_boxes(
         image_size,
         area=draws.uniform(*recipe.crop_area),
@@ -221,9 +257,14 @@ def crop_boxes(image_size, area, log_aspect, top, left):
     return tf.stack([y, x, crop_height, crop_width], axis=-1)
 
 
-def distort(planes: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
+def distort(
+    planes: tf.Tensor,
+    seed: tf.Tensor,
+    recipe: Recipe,
+    first: tf.Tensor | int = 0,
+) -> tf.Tensor:
     """Everything after the crop, each image by draws of its own."""
-    draws = Draws(tf.shape(planes)[0], seed, 14)
+    draws = Draws(seed, tf.shape(planes)[0], 14, first)
     planes = flip(planes, draws.coin(recipe.flip))
 
     jittered = draws.coin(recipe.jitter)

@@ -207,10 +207,40 @@ def test_strengths_are_uniform_in_their_ranges():
 
 
 def test_permutations_are_uniform():
-    draws = augment.Draws(24_000, [0, 1], 4).permutation(4).numpy()
+    draws = augment.Draws([0, 1], 24_000, 4).permutation(4).numpy()
     _, counts = np.unique(draws, axis=0, return_counts=True)
     assert len(counts) == 24
     assert np.abs(counts - 1000).max() < 150
+
+
+@pytest.mark.parametrize("count", [4, 14])
+def test_a_part_of_a_batch_draws_what_the_whole_does(count):
+    def numbers(batch, first=0):
+        draws = augment.Draws([3, -7], batch, count, first)
+        return tf.stack([draws.uniform(0, 1) for _ in range(count)], axis=1)
+
+    whole = numbers(64)
+    assert len(np.unique(whole)) > 0.99 * whole.shape.num_elements()
+    compiled = tf.function(numbers, jit_compile=True)
+    (mapped,) = tf.data.Dataset.from_tensors(5).map(lambda k: numbers(7, k))
+    np.testing.assert_array_equal(compiled(64), whole)
+    np.testing.assert_array_equal(mapped, whole[5:12])
+    for first in (0, 1, 32, 57):
+        part = whole[first : first + 7]
+        np.testing.assert_array_equal(numbers(7, first), part)
+        np.testing.assert_array_equal(compiled(7, tf.constant(first)), part)
+
+
+@pytest.mark.parametrize("shape", [(6, 20, 20, 3), (6, 2, 20, 20, 3)])
+def test_halves_of_a_batch_have_the_views_of_the_whole(shape):
+    images = tf.constant(np.random.RandomState(0).rand(*shape), tf.float32)
+    whole = augment.two_views(images, [1, 2])
+    halves = [
+        augment.two_views(images[first : first + 3], [1, 2], first=first)
+        for first in (0, 3)
+    ]
+    for view, *parts in zip(whole, *halves, strict=True):
+        np.testing.assert_allclose(tf.concat(parts, 0), view, atol=1e-6)
 
 
 def test_views_are_drawn_per_image_and_per_view(images):

@@ -37,7 +37,8 @@ class BYOL(keras.Model):
         through which no gradient passes; None for none.
       image_size: height and width of the views; None for those of the images.
       recipes: the augmentations T and T'.
-      seed: of the augmentation; step k's views are a function of seed and k.
+      seed: of the augmentation; an image's views at step k are a function of
+        seed, k and its place in the global batch.
 
     `fit` takes batches of images or (images, labels). Images are uint8 in
     [0, 255] or float in [0, 1], [batch, height, width, 1 or 3]; or two crops of
@@ -106,15 +107,20 @@ class BYOL(keras.Model):
         return self.update(view1, view2, labels)
 
     def two_views(self, images):
-        """The current step's views: t(x) with t ~ T, t'(x) with t' ~ T'."""
+        """The current step's views: t(x) with t ~ T, t'(x) with t' ~ T'.
+
+        Inside a replica of a distribution strategy `images` are its part of the
+        global batch, and all parts must be equally long for the views to be
+        those of a single device.
+        """
         step = tf.cast(self.optimizer.iterations, tf.int32)
-        seed = tf.stack([tf.constant(self.seed), step])
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         return augment.two_views(
             images,
-            augment.fold_in(seed, replica),
+            tf.stack([tf.constant(self.seed), step]),
             self.image_size,
             self.recipes,
+            first=replica * tf.shape(images)[0],
         )
 
     def forward(self, view1, view2):
