@@ -126,7 +126,9 @@ class Config:
         "bundled",
         "bundled: 10,000 + 2,000 images of Fashion-MNIST. folder:PATH: images "
         "in PATH, a sub-folder a class, or train/ and test/ with such "
-        "sub-folders. tfds:NAME: a TensorFlow Datasets name.",
+        "sub-folders, or any tree of images without classes. npz:PATH: arrays "
+        "of images, and of labels. tfrecord:GLOB: files of tf.train.Example. "
+        "tfds:NAME[:VERSION]: a TensorFlow Datasets name.",
         group=DATA,
     )
     data_dir: str = setting(
@@ -150,6 +152,60 @@ class Config:
         "",
         "TFDS split to evaluate on. By default test, or else validation.",
         group=DATA,
+    )
+    tfrecord_image: str = setting(
+        "image/encoded",
+        "Feature that holds the bytes of an image file, in tfrecord:GLOB.",
+        group=DATA,
+    )
+    tfrecord_label: str = setting(
+        "image/class/label",
+        "Feature that holds the number of the class, in tfrecord:GLOB.",
+        group=DATA,
+    )
+    tfrecord_classes: int = setting(
+        0,
+        "Number of classes in tfrecord:GLOB; labels are below it. 0: labels "
+        "are not used.",
+        group=DATA,
+        low=0,
+    )
+    tfrecord_test: str = setting(
+        "",
+        "Files to evaluate on, e.g. PATH/validation-*, for tfrecord:GLOB.",
+        group=DATA,
+    )
+    max_corrupt_fraction: float = setting(
+        0.01,
+        "Share of images that may be damaged. They are passed over, counted "
+        "and listed in skipped.txt; more of them stop the run.",
+        group=DATA,
+        run=False,
+        low=0,
+        high=1,
+    )
+    in_memory_gb: float = setting(
+        1.0,
+        "Images of one size are decoded once and kept in memory, if they take "
+        "no more GiB than this.",
+        group=DATA,
+        low=0,
+    )
+    cache_dir: str = setting(
+        "",
+        "Where it is kept which files a folder holds, and of what size, so "
+        "that a large one opens fast. By default ~/.cache/byol_tf.",
+        group=DATA,
+        run=False,
+    )
+    parallel_calls: int | None = setting(
+        None,
+        "Images that are read, decoded and cropped at once. By default one for "
+        "each core. The batches do not depend on it.",
+        group=DATA,
+        run=False,
+        type=int,
+        low=1,
     )
     image_size: int | None = setting(
         None,
@@ -405,12 +461,26 @@ class Config:
         run=False,
         low=1,
     )
+    checkpoint_every_seconds: int = setting(
+        600,
+        "Seconds after which there is one in any case.",
+        group=MONITORING,
+        run=False,
+        low=1,
+    )
     keep_checkpoints: int = setting(
         2,
         "Number of latest checkpoints to keep.",
         group=MONITORING,
         run=False,
         low=1,
+    )
+    resume: bool = setting(
+        True,
+        "Go on from the last checkpoint in --run_dir. --noresume begins again, "
+        "and removes the checkpoints and metrics of the run that is there.",
+        group=MONITORING,
+        run=False,
     )
 
     def __post_init__(self):
@@ -450,11 +520,18 @@ class Config:
     def _check_dataset(self) -> None:
         kind, _, argument = self.dataset.partition(":")
         if self.dataset != "bundled" and not (
-            kind in ("folder", "tfds") and argument
+            kind in ("folder", "npz", "tfrecord", "tfds") and argument
         ):
             raise ConfigError(
                 f"--dataset={self.dataset} is none of bundled, folder:PATH, "
-                "tfds:NAME."
+                "npz:PATH, tfrecord:GLOB, tfds:NAME."
+            )
+        if self.tfrecord_test and not (
+            kind == "tfrecord" and self.tfrecord_classes
+        ):
+            raise ConfigError(
+                "--tfrecord_test goes with --dataset=tfrecord:GLOB and "
+                "--tfrecord_classes."
             )
 
     def _check_checkpoint(self) -> None:
@@ -531,18 +608,22 @@ class Config:
     def load(cls, path: pathlib.Path) -> "Config":
         """Reads what `save` wrote; settings of another version are refused."""
         try:
-            values = json.loads(path.read_text())
-            return cls(
-                **{
-                    name: tuple(value) if isinstance(value, list) else value
-                    for name, value in values.items()
-                }
-            )
+            return cls.of(json.loads(path.read_text()))
         except (ValueError, TypeError) as error:
             raise ConfigError(
                 f"{path} is not a configuration of this version ({error}); "
                 "choose another --run_dir."
             ) from error
+
+    @classmethod
+    def of(cls, values: dict) -> "Config":
+        """The configuration with these values, as JSON gives them back."""
+        return cls(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in values.items()
+            }
+        )
 
     def differences(self, other: "Config") -> list[str]:
         """Where the two describe different runs: '--flag=ours (theirs there)'.

@@ -2,12 +2,11 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from byol_tf import report
 from byol_tf.config import Config
 from byol_tf.data.pipeline import evaluation_batches, open_dataset
-from byol_tf.data.sources import Dataset, undecodable
+from byol_tf.data.sources import Dataset
 from byol_tf.evaluation.features import extract, raw_pixels
 from byol_tf.evaluation.knn import NEIGHBOURS, knn_accuracy, nearest
 from byol_tf.evaluation.linear import linear_accuracy
@@ -39,28 +38,44 @@ def run(config: Config) -> Config:
         report.update(folder, evaluation={"skipped": skipped})
         return config
 
+    dataset.skipped.keep_in(folder / "skipped.txt")
     keras.utils.set_random_seed(config.seed)
     random_init = type(encoder).from_config(encoder.get_config())
-    splits = [
-        evaluation_batches(source, config.image_size, config.eval_crop)
-        for source in (dataset.train, dataset.test)
-    ]
 
-    def features(network, title):
+    def batches_of(source, numbers=None):
+        return evaluation_batches(
+            source, config.image_size, config.eval_crop, numbers
+        )
+
+    learned, splits, labelled = [], [], []
+    for name, source in (("train", dataset.train), ("test", dataset.test)):
+        features, labels = extract(
+            encoder, batches_of(source), f"features, {name}"
+        )
+        dataset.skipped.check()
+        numbers = np.flatnonzero(labels >= 0)
+        learned += [features[numbers], labels[numbers]]
+        labelled.append(numbers)
+        splits.append(batches_of(source, numbers))
+    if not all(map(len, labelled)):
+        skipped = f"{config.dataset} has no images with labels in both splits."
+        report.update(folder, evaluation={"skipped": skipped})
+        return config
+    _draw_neighbours(
+        config, dataset, learned, labelled, folder / "plots/neighbours.png"
+    )
+
+    def random_features():
         return [
             array
             for name, batches in zip(("train", "test"), splits)
-            for array in extract(network, batches, f"{title}, {name}")
+            for array in extract(
+                random_init, batches, f"random encoder, {name}"
+            )
         ]
 
-    try:
-        learned = features(encoder, "features")
-    except tf.errors.InvalidArgumentError as error:
-        damaged = undecodable(dataset.train) or undecodable(dataset.test)
-        raise damaged or error from error
-    _draw_neighbours(config, dataset, learned, folder / "plots/neighbours.png")
     baselines = {
-        "random_init": _accuracies(*features(random_init, "random encoder")),
+        "random_init": _accuracies(*random_features()),
         "raw_pixels": _accuracies(
             *(array for batches in splits for array in raw_pixels(batches))
         ),
@@ -69,8 +84,8 @@ def run(config: Config) -> Config:
         "dataset": config.dataset,
         "baselines": baselines,
         "neighbours": NEIGHBOURS,
-        "train_images": dataset.train.size,
-        "test_images": dataset.test.size,
+        "train_images": len(labelled[0]),
+        "test_images": len(labelled[1]),
     }
     report.update(folder, evaluation=evaluation)
     print(report.evaluation_text(evaluation))
@@ -85,12 +100,23 @@ def _accuracies(features, labels, test_features, test_labels) -> dict:
     }
 
 
-def _draw_neighbours(config: Config, dataset: Dataset, learned, path) -> None:
-    """The first test image of each class, and those most like it."""
+def _draw_neighbours(
+    config: Config, dataset: Dataset, learned, labelled, path
+) -> None:
+    """The first test image of each class, and those most like it.
+
+    Args:
+      config: of the run.
+      dataset: of the images.
+      learned: features and labels, of training and test images.
+      labelled: which images these are, by number.
+      path: of the picture.
+    """
     features, _, test_features, test_labels = learned
     _, firsts = np.unique(test_labels, return_index=True)
     queries = firsts[:_QUERIES]
     numbers, _ = nearest(features, test_features[queries], _NEAREST)
+    train_numbers, test_numbers = labelled
 
     def named(source, chosen):
         batches = evaluation_batches(
@@ -102,9 +128,9 @@ def _draw_neighbours(config: Config, dataset: Dataset, learned, path) -> None:
             for image, label in zip(images, labels)
         ]
 
-    found = iter(named(dataset.train, numbers.flatten()))
+    found = iter(named(dataset.train, train_numbers[numbers.flatten()]))
     report.draw_neighbours(
-        named(dataset.test, queries),
+        named(dataset.test, test_numbers[queries]),
         [[next(found) for _ in row] for row in numbers],
         path,
     )

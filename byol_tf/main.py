@@ -14,6 +14,7 @@ if __name__ == "__main__":
 from byol_tf import command_line
 from byol_tf.config import Config, ConfigError
 from byol_tf.training.run_folder import check_run_dir
+from byol_tf.training.signals import Interrupted
 
 # mode -> the jobs it consists of; each leaves its results in the run folder.
 JOBS = {
@@ -39,6 +40,8 @@ def main(arguments: list[str]) -> int:
         return 1
     except OSError as error:
         return _fail(1, str(error))
+    except Interrupted as interruption:
+        return _fail(128 + interruption.number, str(interruption))
     except KeyboardInterrupt:
         return _fail(130, "interrupted; the same command goes on from there.")
     return 0

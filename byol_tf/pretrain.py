@@ -1,23 +1,28 @@
 """The job `pretrain`: images in, an encoder and the record of its training out.
 
 It leaves in the run folder: config.json, flags.txt, metrics.jsonl,
-tensorboard/, checkpoints/, encoder.keras, plots/, report.json and report.md.
+tensorboard/, checkpoints/, skipped.txt (if an image could not be used),
+encoder.keras, plots/, report.json and report.md.
 """
 
 import math
 import pathlib
+import sys
 
+import keras
 import tensorflow as tf
 
 from byol_tf import report
 from byol_tf.config import Config, ConfigError
 from byol_tf.data.pipeline import open_dataset, training_batches
-from byol_tf.data.sources import undecodable
+from byol_tf.data.sources import Dataset
 from byol_tf.model.build import build_byol, recipes
+from byol_tf.model.byol import BYOL
 from byol_tf.training.checkpoints import Checkpoints
 from byol_tf.training.monitors import Monitor
-from byol_tf.training.run_folder import open_run_folder
+from byol_tf.training.run_folder import locked, open_run_folder
 from byol_tf.training.run_log import RunLog, read_metrics
+from byol_tf.training.signals import Interrupted, StopRequest, noting_signals
 
 
 def run(config: Config) -> Config:
@@ -40,61 +45,84 @@ def run(config: Config) -> Config:
     model = build_byol(
         config, total_steps, steps_per_epoch, len(dataset.class_names)
     )
-    folder = open_run_folder(config)
+    for note in dataset.notes:
+        print(f"byol_tf: {note}", file=sys.stderr)
+    with locked(config):
+        folder = open_run_folder(config)
+        dataset.skipped.keep_in(folder / "skipped.txt")
+        _train(config, model, dataset, folder, total_steps)
+        model.encoder.save(folder / "encoder.keras")
+        _report(config, model, dataset, folder)
+    return config
 
+
+def _train(
+    config: Config,
+    model: BYOL,
+    dataset: Dataset,
+    folder: pathlib.Path,
+    total_steps: int,
+) -> None:
+    """From the last checkpoint to the end, or until a signal."""
+    stop = StopRequest()
     checkpoints = Checkpoints(
-        model,
-        folder / "checkpoints",
-        config.checkpoint_every,
-        config.keep_checkpoints,
+        model, folder / "checkpoints", config, dataset.fingerprint, stop
     )
     first_step = checkpoints.restore()
+    if first_step >= total_steps:
+        return
+    monitor = Monitor(
+        model,
+        dataset,
+        config.image_size,
+        config.eval_crop,
+        config.monitor_images,
+    )
     log = RunLog(
         folder,
-        Monitor(
-            model,
-            dataset,
-            config.image_size,
-            config.eval_crop,
-            config.monitor_images,
-        ),
+        monitor,
         first_step=first_step,
         total_steps=total_steps,
         batch_size=config.batch_size,
         log_every=config.log_every,
         monitor_every=config.monitor_every or max(total_steps // 20, 1),
     )
-    if first_step < total_steps:
-        batches = training_batches(
-            dataset.train,
-            config.batch_size,
-            config.image_size,
-            config.seed,
-            recipes(config),
-            first_step,
-        )
-        try:
+    batches = training_batches(
+        dataset.train,
+        config.batch_size,
+        config.image_size,
+        config.seed,
+        recipes(config),
+        first_step,
+        parallel_calls=config.parallel_calls,
+    )
+    too_many = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: dataset.skipped.check()
+    )
+    try:
+        with noting_signals(stop):
             model.fit(
                 batches,
                 steps_per_epoch=total_steps - first_step,
-                callbacks=[log, checkpoints],
+                # A row of the log is on the disk before a checkpoint of its
+                # step.
+                callbacks=[log, checkpoints, too_many],
                 shuffle=False,
                 verbose=0,
             )
-        except KeyboardInterrupt:
-            checkpoints.save()
-            raise
-        except tf.errors.InvalidArgumentError as error:
-            damaged = undecodable(dataset.train) or undecodable(dataset.test)
-            raise damaged or error from error
-        finally:
-            log.close()
-    model.encoder.save(folder / "encoder.keras")
-    _report(config, model, folder)
-    return config
+        if stop.number is not None:  # It came after the last step.
+            raise Interrupted(stop.number, total_steps)
+    except tf.errors.OpError as error:
+        if len(dataset.skipped):
+            raise dataset.skipped.error() from error
+        raise
+    finally:
+        log.close()
 
 
-def _report(config: Config, model, folder: pathlib.Path) -> None:
+def _report(
+    config: Config, model: BYOL, dataset: Dataset, folder: pathlib.Path
+) -> None:
     rows = read_metrics(folder / "metrics.jsonl")
     if not rows:
         raise ConfigError(
@@ -118,6 +146,7 @@ def _report(config: Config, model, folder: pathlib.Path) -> None:
             "seconds": seconds,
             "images_per_second": images / seconds,
             "final_loss": last["repr_loss"],
+            "skipped_images": len(dataset.skipped),
         },
         collapse={
             "projection_size": config.projection_size,

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.data.images import central_crop
+from byol_tf.data.images import central_crop, decode_in_graph
 
 # Accepted difference of a feature, as a share of the largest feature.
 TOLERANCE = 1e-4
@@ -42,7 +42,9 @@ def export_saved_model(
     def from_encoded(encoded):
         return features(
             tf.map_fn(
-                lambda file: central_crop(file, image_size, eval_crop),
+                lambda file: central_crop(
+                    file, image_size, eval_crop, decode_in_graph
+                ),
                 encoded,
                 fn_output_signature=tf.float32,
             )

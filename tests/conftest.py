@@ -1,7 +1,10 @@
 """What all tests share: one seed, and small networks and folders of images."""
 
 import os
+import tempfile
 
+# Indexes of folders go where no user's are.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="byol_tf_cache_")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras

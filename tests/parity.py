@@ -467,7 +467,7 @@ def host_preprocessing() -> list[Row]:
         jpeg = tf.constant(golden[f"jpeg{i}"].tobytes())
         crop = host.central_crop(jpeg, 224, 224 / 256)
         window = tf.constant(golden[f"window{i}"], tf.int32)
-        resized = host.crop_and_resize(jpeg, window, 224)
+        (resized,) = host.crops(jpeg, lambda _, w=window: w[None], 1, 224)
         for quantity, ours, key in (
             ("evaluation crop of a JPEG", crop, f"eval{i}"),
             ("window of a JPEG, resized", resized, f"crop_resized{i}"),

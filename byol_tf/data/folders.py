@@ -1,67 +1,113 @@
 """`--dataset=folder:PATH`: image files in folders."""
 
+import dataclasses
+import hashlib
 import os
 import pathlib
+import tarfile
+import unicodedata
+import zipfile
 
 import numpy as np
-import PIL.Image
 import tensorflow as tf
 
-from byol_tf.config import ConfigError
-from byol_tf.data.sources import (
-    UNLABELLED,
-    Dataset,
-    EncodedSource,
-    Source,
-    in_memory,
+from byol_tf.config import Config, ConfigError
+from byol_tf.data.index import (
+    NO_IMAGE,
+    SUFFIXES,
+    Index,
+    default_cache,
+    index_folder,
 )
+from byol_tf.data.loading import cores, in_memory
+from byol_tf.data.skipped import Skipped
+from byol_tf.data.sources import UNLABELLED, Dataset, EncodedSource, Source
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 TEST_FOLDERS = ("test", "val", "validation")
-
-# Of how many files the header is read when a folder is opened.
-CHECKED_FILES = 50_000
 
 # Without a test folder, one image in so many is held out for evaluation.
 HELD_OUT = 10
 
 
-def open_folder(path: str) -> Dataset:
+def open_folder(path: str, config: Config, skipped: Skipped) -> Dataset:
     """A folder as a data set.
 
     With a sub-folder `train`, and `test`, `val` or `validation` beside it,
     these are the splits; else a tenth of the labelled images is held out.
-    Within a split the first level of sub-folders are the classes; images that
-    lie in the split's folder itself, or in one sub-folder only, have no labels.
+    Within a split the first level of sub-folders are the classes, if there are
+    two or more. Images that lie beside them have no label.
 
     Raises:
-      ConfigError: if there is no such folder, no image in it, or a file with
-        the name of an image that is none.
+      ConfigError: if there is no such folder, or no image in it, or it is not
+        clear which class an image is of.
     """
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
-        problem = "is a file" if root.exists() else "does not exist"
-        raise ConfigError(
-            f"--dataset=folder:{path} {problem}; name a folder of images."
-        )
+        raise ConfigError(f"--dataset=folder:{path} {_what_it_is(root)}")
     tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
     if not tests and _is_split(root):
         root /= "train"
     if not _is_split(root):
-        files, labels, class_names = _list_images(root)
-        test = _held_out(labels) if class_names else np.zeros(len(files), bool)
-        return Dataset(
-            _open_files(files[~test], labels[~test]),
-            _open_files(files[test], labels[test]) if test.any() else None,
-            class_names,
+        images = _list_images(root, config)
+        test = _held_out(images.labels)
+        held_out = None
+        if test.any():
+            held_out = _open_files(images.of(test), config, skipped)
+        train = images.of(~test)
+    else:
+        images = train = _list_images(root / "train", config)
+        held_out = None
+        if images.class_names and tests:
+            if os.path.samefile(root / "train", tests[0]):
+                raise ConfigError(
+                    f"--dataset: {tests[0]} is the same folder as train."
+                )
+            test_images = _list_images(tests[0], config, images.class_names)
+            held_out = _open_files(test_images, config, skipped)
+    return Dataset(
+        _open_files(train, config, skipped),
+        held_out,
+        images.class_names,
+        skipped,
+        fingerprint=train.fingerprint(),
+        notes=images.notes,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Images:
+    """Files of an index, with labels."""
+
+    root: str
+    names: np.ndarray
+    shapes: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def of(self, chosen: np.ndarray) -> "_Images":
+        """Some of them; `chosen` is bool [n]."""
+        return dataclasses.replace(
+            self,
+            names=self.names[chosen],
+            shapes=self.shapes[chosen],
+            labels=self.labels[chosen],
         )
 
-    files, labels, class_names = _list_images(root / "train")
-    train = _open_files(files, labels)
-    if not (class_names and tests):
-        return Dataset(train, None, class_names)
-    files, labels, _ = _list_images(tests[0], class_names)
-    return Dataset(train, _open_files(files, labels), class_names)
+    def fingerprint(self) -> str:
+        joined = os.fsencode("\0".join(self.names))
+        return hashlib.sha256(joined).hexdigest()
+
+
+def _what_it_is(path: pathlib.Path) -> str:
+    """What stands where there should be a folder, and what to do."""
+    if not path.exists():
+        return "does not exist; name a folder of images."
+    if path.is_file() and zipfile.is_zipfile(path):
+        return f"is an archive; unpack it (unzip {path}), and name the folder."
+    if path.is_file() and tarfile.is_tarfile(path):
+        return f"is an archive; unpack it (tar xf {path}), and name the folder."
+    return "is a file; name a folder of images."
 
 
 def _is_split(root: pathlib.Path) -> bool:
@@ -77,95 +123,107 @@ def _held_out(labels: np.ndarray) -> np.ndarray:
     """bool [n]: a tenth of each class, and one at least of two or more."""
     chosen = np.zeros(len(labels), bool)
     random = np.random.RandomState(0)
-    for label in np.unique(labels):
+    for label in np.unique(labels[labels != UNLABELLED]):
         members = random.permutation(np.flatnonzero(labels == label))
         if len(members) > 1:
             chosen[members[: max(1, len(members) // HELD_OUT)]] = True
     return chosen
 
 
-def _image_files(root: pathlib.Path) -> list[str]:
-    """All files below a folder that are named like images; follows links."""
-    found, seen = [], set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # A link back to where we have been.
-            subfolders.clear()
-            continue
-        seen.add(real)
-        found += [
-            os.path.join(folder, name)
-            for name in names
-            if name.lower().endswith(SUFFIXES)
-        ]
-    return sorted(found)
-
-
 def _list_images(
-    root: pathlib.Path, known_classes: tuple[str, ...] = ()
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Paths, labels and class names of all images below a folder.
+    root: pathlib.Path, config: Config, known_classes: tuple[str, ...] = ()
+) -> _Images:
+    """All images below a folder, and their classes.
 
     With known classes, those are the labels, and there may be no others.
     """
-    files = _image_files(root)
-    if not files:
+    cache = pathlib.Path(config.cache_dir).expanduser()
+    index = index_folder(
+        str(root), cache if config.cache_dir else default_cache()
+    )
+    names = np.array(index.names, object)
+    if not len(names):
         raise ConfigError(
             f"--dataset: {root} holds no image ({', '.join(SUFFIXES)})."
         )
-    parts = [os.path.relpath(file, root).split(os.sep) for file in files]
-    found = {part[0] for part in parts}
-    classes = known_classes or tuple(sorted(found))
-    if len(classes) < 2 or any(len(part) == 1 for part in parts):
-        if known_classes:
-            raise ConfigError(
-                f"--dataset: images in {root} lie in no class's sub-folder."
-            )
-        labels = np.full(len(files), UNLABELLED, np.int32)
-        return np.array(files), labels, ()
-    if foreign := sorted(found - set(classes)):
+    folders = [_first_folder(name) for name in index.names]
+    found = sorted(set(folders) - {None})
+    classes = known_classes or tuple(found)
+    if len(classes) < 2:
+        labels = np.full(len(names), UNLABELLED, np.int32)
+        return _Images(index.root, names, index.shapes, labels, ())
+    _check_classes(root, index, found)
+    if foreign := sorted(set(found) - set(classes)):
         raise ConfigError(
             f"--dataset: {root} has classes ({', '.join(foreign)}) that train "
             "has not."
         )
-    number = {name: i for i, name in enumerate(classes)}
-    labels = np.array([number[part[0]] for part in parts], np.int32)
-    return np.array(files), labels, classes
+    loose = folders.count(None)
+    if loose and known_classes:
+        raise ConfigError(
+            f"--dataset: {loose} images in {root} lie in no class's sub-folder."
+        )
+    number = {name: i for i, name in enumerate(classes)} | {None: UNLABELLED}
+    labels = np.array([number[folder] for folder in folders], np.int32)
+    notes = ()
+    if loose:
+        notes = (
+            f"{loose} of {len(names)} images lie in {root} itself, beside the "
+            "classes' sub-folders: they are used without a label.",
+        )
+    return _Images(index.root, names, index.shapes, labels, classes, notes)
 
 
-def _open_files(files: np.ndarray, labels: np.ndarray) -> Source:
+def _first_folder(name: str) -> str | None:
+    folder, separator, _ = name.partition(os.sep)
+    return folder if separator else None
+
+
+def _check_classes(root: pathlib.Path, index: Index, classes) -> None:
+    """Raises ConfigError if two sub-folders might be one class."""
+    seen = {}
+    for name in classes:
+        alike = unicodedata.normalize("NFKC", name).casefold().strip()
+        if alike in seen:
+            raise ConfigError(
+                f"--dataset: the sub-folders {seen[alike]!r} and {name!r} of "
+                f"{root} differ in case or in invisible characters only: are "
+                "they one class? Merge or rename them."
+            )
+        seen[alike] = name
+    for first, link in index.linked_twice:
+        if link.startswith(first):
+            continue  # A loop: the way back to where we came from.
+        if _first_folder(link) != _first_folder(first):
+            raise ConfigError(
+                f"--dataset: {root / link} is a link to {root / first}, so its "
+                "images would be of two classes; remove the link."
+            )
+
+
+def _open_files(images: _Images, config: Config, skipped: Skipped) -> Source:
     """The files as a source, decoded in memory if they are small and alike."""
-    sizes = _image_sizes(files)
-    paths, all_labels = tf.constant(files), tf.constant(labels)
+    paths = [os.path.join(images.root, name) for name in images.names]
+    encoded_paths = tf.constant([os.fsencode(path) for path in paths])
+    all_labels = tf.constant(images.labels)
 
     def read(index):
-        return tf.io.read_file(paths[index]), all_labels[index]
+        return tf.io.read_file(encoded_paths[index]), all_labels[index]
 
+    shapes = images.shapes[images.shapes[:, 0] > NO_IMAGE]
     source = EncodedSource(
-        len(files), read, name_of=files.__getitem__, smallest=int(sizes.min())
+        len(paths),
+        read,
+        name_of=paths.__getitem__,
+        smallest=int(shapes.min()) if len(shapes) else None,
+        skipped=skipped,
     )
-    if len(files) <= CHECKED_FILES and (sizes == sizes[0]).all():
-        return in_memory(source, tuple(sizes[0]))
+    for number in np.flatnonzero(images.shapes[:, 0] == NO_IMAGE):
+        source.note(number)
+    if len(shapes) and (shapes == shapes[0]).all():
+        parallel_calls = config.parallel_calls or cores()
+        height, width = map(int, shapes[0])
+        return in_memory(
+            source, (height, width), config.in_memory_gb, parallel_calls
+        )
     return source
-
-
-def _image_sizes(files: np.ndarray) -> np.ndarray:
-    """int [k, 2]: height and width of (at most CHECKED_FILES of) the files."""
-    step = -(-len(files) // CHECKED_FILES)
-    sizes = []
-    for file in files[::step]:
-        try:
-            with PIL.Image.open(file) as image:
-                sizes.append((image.height, image.width))
-        except (OSError, PIL.Image.DecompressionBombError) as error:
-            raise ConfigError(
-                f"--dataset: {file} is no image ({_reason(error)}); remove or "
-                "rename it."
-            ) from error
-    return np.array(sizes)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return "of no known format"
-    return str(error)

@@ -3,67 +3,145 @@
 Source: the official `byol/utils/dataset.py`.
 """
 
+import io
+import math
+from collections.abc import Callable
+
+import numpy as np
+import PIL.Image
 import tensorflow as tf
 
 from byol_tf import augment
 
+# The uniform numbers that a random crop is made of.
+CROP_DRAWS = 4
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_END_OF_JPEG = b"\xff\xd9"
+
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """JPEG, PNG, BMP, or GIF's first frame, as uint8 [height, width, 3]."""
+    """The bytes of an image file as uint8 [height, width, 3].
+
+    JPEG (CMYK too) and PNG (16 bits a channel too) by TensorFlow's kernels; any
+    other format that Pillow reads, e.g. WebP, BMP and GIF, by Pillow: of an
+    animation the first frame. Gray becomes three equal channels, of 16 bits the
+    upper 8 remain, and transparency is dropped.
+
+    Raises:
+      tf.errors.OpError, or Pillow's error in eager mode: if it is no image, or
+        a truncated or damaged one.
+    """
+    by_tensorflow = tf.io.is_jpeg(encoded) | _is_png(encoded)
+    image = tf.cond(
+        by_tensorflow,
+        lambda: tf.io.decode_image(encoded, 3, expand_animations=False),
+        lambda: tf.numpy_function(_decode_by_pillow, [encoded], tf.uint8),
+    )
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def decode_in_graph(encoded: tf.Tensor) -> tf.Tensor:
+    """JPEG, PNG, BMP, or GIF's first frame, without any Python: for serving."""
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    image.set_shape([None, None, 3])
-    return image
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _is_png(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.strings.substr(encoded, 0, len(_PNG)) == _PNG
+
+
+def _decode_by_pillow(encoded: bytes) -> np.ndarray:
+    encoded = np.asarray(encoded, object).item()  # In eager mode, an array.
+    with PIL.Image.open(io.BytesIO(encoded)) as image:
+        if image.mode.startswith("I;16"):  # Pillow would cut at 255.
+            gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+            return np.repeat(gray[..., None], 3, axis=2)
+        return np.asarray(image.convert("RGB"))
+
+
+def why_not(encoded: bytes) -> str:
+    """Why an image cannot be decoded, in Pillow's words."""
+    if not encoded:
+        return "empty"
+    try:
+        _decode_by_pillow(encoded)
+    except PIL.UnidentifiedImageError:
+        return "no image"
+    except Exception as error:  # Pillow raises errors of many kinds here.
+        return f"damaged ({' '.join(str(error).split())})"
+    return "damaged"
 
 
 def two_crops(
     encoded: tf.Tensor,
-    seed: tf.Tensor,
+    numbers: tf.Tensor,
     size: int,
     recipes: tuple[augment.Recipe, augment.Recipe],
 ) -> tf.Tensor:
-    """Two independent random crops of an image, for the two views.
+    """Two random crops of an image, for the two views.
 
     Args:
       encoded: string scalar, the file's bytes.
-      seed: int32 [2].
+      numbers: float [2, CROP_DRAWS], uniform in [0, 1): the two boxes.
       size: height and width of the crops.
       recipes: T and T', for the limits on the crop.
 
     Returns:
       float32 [2, size, size, 3] in [0, 1].
     """
-    return tf.stack(
-        [
-            random_crop(encoded, view_seed, size, recipe)
-            for view_seed, recipe in zip(
-                tf.unstack(augment.split(seed, 2)), recipes
-            )
-        ]
+
+    def boxes(image_size):
+        return tf.stack(
+            [
+                _random_box(image_size, row, recipe)
+                for row, recipe in zip(tf.unstack(numbers), recipes)
+            ]
+        )
+
+    return tf.stack(crops(encoded, boxes, 2, size))
+
+
+def _random_box(image_size, numbers, recipe: augment.Recipe) -> tf.Tensor:
+    """int32 [4], see `augment.crop_boxes`."""
+
+    def uniform(number, low, high):
+        return low + (high - low) * number
+
+    area, log_aspect, top, left = tf.unstack(numbers)
+    box = augment.crop_boxes(
+        tf.cast(image_size, tf.float32),
+        area=uniform(area, *recipe.crop_area),
+        log_aspect=uniform(log_aspect, *map(math.log, recipe.crop_aspect)),
+        top=top,
+        left=left,
     )
+    return tf.cast(box, tf.int32)
 
 
-def random_crop(encoded, seed, size: int, recipe: augment.Recipe) -> tf.Tensor:
-    """A random crop, resized: float32 [size, size, 3] in [0, 1]."""
-    image_size = image_shape(encoded)[:2]
-    box = augment.random_boxes(
-        tf.cast(image_size, tf.float32), 1, seed, recipe
-    )[0]
-    return crop_and_resize(encoded, tf.cast(box, tf.int32), size)
-
-
-def central_crop(encoded: tf.Tensor, size: int, share: float) -> tf.Tensor:
+def central_crop(
+    encoded: tf.Tensor,
+    size: int,
+    share: float,
+    decode: Callable[[tf.Tensor], tf.Tensor] = decode,
+) -> tf.Tensor:
     """The centre of an encoded image, as evaluation sees it.
 
     Args:
       encoded: string scalar, the file's bytes.
       size: height and width of the result.
       share: side of the square, as a share of the image's shorter side.
+      decode: what decodes an image that is no JPEG.
 
     Returns:
       float32 [size, size, 3] in [0, 1].
     """
-    box = _central_box(image_shape(encoded)[:2], share)
-    return crop_and_resize(encoded, box, size)
+
+    def box(image_size):
+        return _central_box(image_size, share)[None]
+
+    (crop,) = crops(encoded, box, 1, size, decode)
+    return crop
 
 
 def central_crops(images: tf.Tensor, size: int, share: float) -> tf.Tensor:
@@ -80,34 +158,62 @@ def _central_box(image_size: tf.Tensor, share: float) -> tf.Tensor:
     return tf.stack([offset[0], offset[1], side, side])
 
 
+def crops(
+    encoded: tf.Tensor,
+    boxes_in: Callable[[tf.Tensor], tf.Tensor],
+    count: int,
+    size: int,
+    decode: Callable[[tf.Tensor], tf.Tensor] = decode,
+) -> list[tf.Tensor]:
+    """Boxes of an image, each resized: float32 [size, size, 3] in [0, 1].
+
+    Args:
+      encoded: the file's bytes.
+      boxes_in: int32 [2], height and width of the image -> int32 [count, 4]: y,
+        x, height, width.
+      count: number of boxes.
+      size: height and width of the results.
+      decode: what decodes an image that is no JPEG.
+    """
+    pixels, boxes = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: _decode_around(encoded, boxes_in),
+        lambda: _decode_whole(encoded, boxes_in, decode),
+    )
+    pixels = tf.ensure_shape(pixels, [None, None, 3])
+    results = []
+    for box in tf.unstack(boxes, count):
+        y, x, height, width = tf.unstack(box)
+        crop = _resize(pixels[y : y + height, x : x + width], size)
+        results.append(tf.ensure_shape(crop, [size, size, 3]))
+    return results
+
+
+def _decode_around(encoded, boxes_in):
+    """Of a JPEG, the pixels around all boxes, and where in them these lie."""
+    boxes = boxes_in(tf.io.extract_jpeg_shape(encoded)[:2])
+    first = tf.reduce_min(boxes[:, :2], axis=0)
+    last = tf.reduce_max(boxes[:, :2] + boxes[:, 2:], axis=0)
+    # Past the boxes nothing is read, so an end that is missing must be seen.
+    is_whole = tf.strings.substr(encoded, -2, 2) == _END_OF_JPEG
+    pixels = tf.cond(
+        is_whole,
+        lambda: tf.io.decode_and_crop_jpeg(
+            encoded, tf.concat([first, last - first], 0), channels=3
+        ),
+        lambda: tf.io.decode_jpeg(encoded, channels=3)[
+            first[0] : last[0], first[1] : last[1]
+        ],
+    )
+    return pixels, tf.concat([boxes[:, :2] - first, boxes[:, 2:]], axis=1)
+
+
+def _decode_whole(encoded, boxes_in, decode):
+    pixels = decode(encoded)
+    return pixels, boxes_in(tf.shape(pixels)[:2])
+
+
 def _resize(images: tf.Tensor, size: int) -> tf.Tensor:
     """Bicubic, without antialiasing as in the release: float32 in [0, 1]."""
     resized = tf.image.resize(images, (size, size), "bicubic")
     return augment.clip(resized / 255.0)
-
-
-def image_shape(encoded: tf.Tensor) -> tf.Tensor:
-    """int32 [3]: height, width, channels; of a JPEG without decoding it."""
-    return tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.extract_jpeg_shape(encoded),
-        lambda: tf.shape(decode(encoded)),
-    )
-
-
-def crop_and_resize(encoded: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
-    """Decodes a box (int32 y, x, height, width) and resizes it, bicubic.
-
-    Of a JPEG no more than the box is decoded. There is no antialiasing, as in
-    the release.
-    """
-    crop = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_and_crop_jpeg(encoded, box, channels=3),
-        lambda: tf.slice(
-            decode(encoded),
-            tf.concat([box[:2], [0]], 0),
-            tf.concat([box[2:], [3]], 0),
-        ),
-    )
-    return tf.ensure_shape(_resize(crop, size), [size, size, 3])

@@ -8,10 +8,14 @@ import tensorflow as tf
 from byol_tf import augment
 from byol_tf.config import Config, ConfigError
 from byol_tf.data import images
+from byol_tf.data.arrays import open_npz
 from byol_tf.data.bundled import open_bundled
 from byol_tf.data.folders import open_folder
+from byol_tf.data.loading import cores, load_or_another, load_or_mark
+from byol_tf.data.skipped import Skipped
 from byol_tf.data.sources import ArraySource, Dataset, EncodedSource, Source
 from byol_tf.data.tfds_source import open_tfds
+from byol_tf.data.tfrecord_source import open_tfrecords
 
 
 @functools.lru_cache(maxsize=1)  # The jobs of one command share it.
@@ -25,18 +29,33 @@ def open_dataset(config: Config) -> tuple[Dataset, Config]:
       ConfigError: if there is no such data set, or the settings do not fit it.
     """
     kind, _, argument = config.dataset.partition(":")
+    skipped = Skipped(config.max_corrupt_fraction)
     if kind == "bundled":
         dataset = open_bundled()
     elif kind == "folder":
-        dataset = open_folder(argument)
+        dataset = open_folder(argument, config, skipped)
+    elif kind == "npz":
+        dataset = open_npz(argument)
+    elif kind == "tfrecord":
+        dataset = open_tfrecords(argument, config, skipped)
     else:
-        dataset = open_tfds(argument, config)
+        dataset = open_tfds(argument, config, skipped)
+    splits = [s for s in (dataset.train, dataset.test) if s is not None]
+    # Images in memory are without those that were damaged.
+    in_memory = any(isinstance(split, ArraySource) for split in splits)
+    skipped.total = sum(s.size for s in splits) + in_memory * len(skipped)
+    skipped.check()
+    if dataset.train.size < 2:
+        raise ConfigError(
+            f"--dataset={config.dataset} holds {dataset.train.size} image to "
+            "learn from; BYOL needs two at least, and many to be of use."
+        )
 
     whole = isinstance(dataset.train, ArraySource)
     size = config.image_size
     if size is None:
         size = dataset.train.smallest if whole else 224
-    for source in filter(None, (dataset.train, dataset.test)):
+    for source in splits:
         smallest = source.smallest
         if smallest and smallest < size and not config.upscale_small_images:
             raise ConfigError(
@@ -57,48 +76,87 @@ def training_batches(
     seed: int,
     recipes: tuple[augment.Recipe, augment.Recipe],
     first_step: int = 0,
+    *,
+    worker: int = 0,
+    workers: int = 1,
+    parallel_calls: int | None = None,
 ) -> tf.data.Dataset:
     """The endless stream of batches, from a given step on.
 
-    Which image stands where is a function of the seed, and so are the random
-    crops; a stream begun at step k is the rest of the one begun at step 0.
+    Which image stands where is a function of seed and position in the stream,
+    and so are its random crops: a stream begun at step k is the rest of the one
+    begun at step 0, however many calls run in parallel.
+
+    An image that cannot be decoded is noted in `source.skipped`, and another,
+    which follows from its number, stands in for it.
+
+    Args:
+      source: of the images.
+      batch_size: images in a step, over all workers.
+      image_size: height and width of the crops.
+      seed: of order and crops.
+      recipes: T and T', for the limits on the crops.
+      first_step: steps before it are left out.
+      worker: which part of each batch this stream gives; the parts of all
+        workers, one after the other, are the batch.
+      workers: their number, a divisor of `batch_size`.
+      parallel_calls: images that are read and decoded at once; by default one
+        for each core.
 
     Returns:
       A dataset of (images, labels): uint8 [batch, height, width, channels] of
       whole images that fit in memory, else float32 [batch, 2, image_size,
       image_size, 3], two crops of each. Labels are int32 [batch].
     """
+    share, rest = divmod(batch_size, workers)
+    if rest:
+        raise ValueError(f"{workers} workers cannot share {batch_size} images.")
+    parallel_calls = parallel_calls or cores()
+    steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
+
+    def positions_of(step):
+        first = step * batch_size + worker * share
+        return first + tf.range(share, dtype=tf.int64)
+
     if isinstance(source, ArraySource):
         all_images, all_labels = map(
             tf.constant, (source.images, source.labels)
         )
 
-        def load(step):
-            positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-            numbers = example_order(positions, source.size, seed)
-            return tf.gather(all_images, numbers), tf.gather(
-                all_labels, numbers
+        def load_batch(step):
+            numbers = example_order(positions_of(step), source.size, seed)
+            return (
+                tf.gather(all_images, numbers),
+                tf.gather(all_labels, numbers),
             )
 
-        return (
-            tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-            .map(load, tf.data.AUTOTUNE)
-            .prefetch(tf.data.AUTOTUNE)
-        )
+        batches = steps.map(load_batch, parallel_calls)
+        return batches.prefetch(tf.data.AUTOTUNE)
 
-    def load_crops(position):
-        number = example_order(position[None], source.size, seed)[0]
+    def draw(step):
+        positions = positions_of(step)
+        numbers = example_order(positions, source.size, seed)
+        return numbers, crop_draws(positions[0], share, seed)
+
+    def load(number, draws):
         encoded, label = source.read(number)
-        crop_seed = augment.fold_in([seed, 1], position)
-        crops = images.two_crops(encoded, crop_seed, image_size, recipes)
-        return crops, label
+        return images.two_crops(encoded, draws, image_size, recipes), label
 
-    return (
-        tf.data.Dataset.range(first_step * batch_size, np.iinfo(np.int64).max)
-        .map(load_crops, tf.data.AUTOTUNE)
-        .batch(batch_size, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
+    examples = load_or_another(
+        source, steps.map(draw).unbatch(), load, parallel_calls
     )
+    return examples.batch(share).prefetch(tf.data.AUTOTUNE)
+
+
+def crop_draws(position: tf.Tensor, count: int, seed: int) -> tf.Tensor:
+    """Uniform numbers for the crops of images from a position on.
+
+    Returns:
+      float32 [count, 2, images.CROP_DRAWS] in [0, 1).
+    """
+    draws = augment.Draws([seed, 1], count, 2 * images.CROP_DRAWS, position)
+    numbers = [draws.uniform(0, 1) for _ in range(2 * images.CROP_DRAWS)]
+    return tf.reshape(tf.stack(numbers, axis=1), [count, 2, images.CROP_DRAWS])
 
 
 def example_order(positions: tf.Tensor, size: int, seed: int) -> tf.Tensor:
@@ -146,7 +204,8 @@ def evaluation_batches(
 
     Returns:
       A dataset of (images, labels): float32 [batch, image_size, image_size, 3]
-      in [0, 1] and int32 [batch].
+      in [0, 1] and int32 [batch]; an image that cannot be decoded is labelled
+      DAMAGED.
     """
     if numbers is None:
         numbers = np.arange(source.size)
@@ -157,8 +216,8 @@ def evaluation_batches(
             encoded, label = source.read(number)
             return images.central_crop(encoded, image_size, crop), label
 
-        dataset = dataset.map(load, tf.data.AUTOTUNE).batch(batch_size)
-        return dataset.prefetch(tf.data.AUTOTUNE)
+        dataset = load_or_mark(source, dataset, load, cores())
+        return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
     all_images, all_labels = map(tf.constant, (source.images, source.labels))
 

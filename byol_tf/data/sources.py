@@ -10,14 +10,11 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.config import ConfigError
 from byol_tf.data import images
+from byol_tf.data.skipped import Skipped
 
-# The label of an image of unknown class.
-UNLABELLED = -1
-
-# Images of one size are kept decoded in memory up to this many bytes.
-IN_MEMORY_BYTES = 2**30
+# The label of an image of unknown class, and of one that cannot be decoded.
+UNLABELLED, DAMAGED = -1, -2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +50,29 @@ class EncodedSource:
       name_of: number of an image -> what to call it in a message.
       smallest: the least height or width among the images that were looked at
         when the source was opened; None if that was none.
+      skipped: where images are noted that cannot be used.
     """
 
     size: int
     read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     name_of: Callable[[int], str]
     smallest: int | None
+    skipped: Skipped
+
+    def note(self, number: int) -> None:
+        """Puts an image on the list of those that cannot be used."""
+        self.skipped.note(self.name_of(int(number)), self._reason(number))
+
+    def _reason(self, number: int) -> str:
+        try:
+            encoded, _ = self.read(tf.constant(number, tf.int64))
+        except tf.errors.NotFoundError:
+            return "no such file any more"
+        except tf.errors.PermissionDeniedError:
+            return "no permission to read it"
+        except tf.errors.OpError as error:
+            return f"cannot be read ({type(error).__name__})"
+        return images.why_not(encoded.numpy())
 
 
 Source = ArraySource | EncodedSource
@@ -72,50 +86,15 @@ class Dataset:
       train: for pretraining.
       test: held-out images; None if there are none with labels.
       class_names: of the labels 0, 1, …; empty without labels.
+      skipped: images of both that could not be used.
+      fingerprint: of which images there are, in which order; a run that is
+        resumed must find the same.
+      notes: what a user should know of it, a sentence each.
     """
 
     train: Source
     test: Source | None
     class_names: tuple[str, ...]
-
-
-def in_memory(source: EncodedSource, shape: tuple[int, int]) -> Source:
-    """The decoded images, if that many of this height and width fit.
-
-    Raises:
-      ConfigError: if one cannot be decoded.
-    """
-    if source.size * shape[0] * shape[1] * 3 > IN_MEMORY_BYTES:
-        return source
-    decoded = np.empty((source.size, *shape, 3), np.uint8)
-    labels = np.empty(source.size, np.int32)
-
-    def load(index):
-        encoded, label = source.read(index)
-        return index, images.decode(encoded), label
-
-    examples = tf.data.Dataset.range(source.size).map(
-        load, tf.data.AUTOTUNE, deterministic=False
-    )
-    try:
-        for index, image, label in examples.as_numpy_iterator():
-            decoded[index] = image
-            labels[index] = label
-    except tf.errors.InvalidArgumentError as error:
-        raise undecodable(source) or error from error
-    return ArraySource(decoded, labels)
-
-
-def undecodable(source: Source | None) -> ConfigError | None:
-    """Looks for the first image that cannot be decoded, to name it."""
-    if isinstance(source, EncodedSource):
-        for number in range(source.size):
-            encoded, _ = source.read(tf.constant(number, tf.int64))
-            try:
-                images.decode(encoded)
-            except tf.errors.InvalidArgumentError:
-                return ConfigError(
-                    f"--dataset: {source.name_of(number)} is damaged and "
-                    "cannot be decoded; remove it."
-                )
-    return None
+    skipped: Skipped = dataclasses.field(default_factory=Skipped)
+    fingerprint: str = ""
+    notes: tuple[str, ...] = ()

@@ -9,20 +9,16 @@ import tensorflow as tf
 from absl import logging
 
 from byol_tf.config import Config, ConfigError
-from byol_tf.data.sources import (
-    UNLABELLED,
-    Dataset,
-    EncodedSource,
-    Source,
-    in_memory,
-)
+from byol_tf.data.loading import cores, in_memory
+from byol_tf.data.skipped import Skipped
+from byol_tf.data.sources import UNLABELLED, Dataset, EncodedSource, Source
 from byol_tf.data.tfrecords import RecordFiles
 
 # Seconds to wait for an answer before a download is called impossible.
 CONNECT_TIMEOUT = 5
 
 
-def open_tfds(name: str, config: Config) -> Dataset:
+def open_tfds(name: str, config: Config, skipped: Skipped) -> Dataset:
     """A TFDS data set with an image, and perhaps a class, in each example.
 
     Raises:
@@ -79,19 +75,23 @@ def open_tfds(name: str, config: Config) -> Dataset:
             return f"example {number} of tfds:{name}, {split}"
 
         shape = features[image].shape[:2]
-        if None in shape:
-            return EncodedSource(records.size, read, name_of, smallest=None)
-        source = EncodedSource(records.size, read, name_of, min(shape))
-        return in_memory(source, shape)
+        smallest = None if None in shape else min(shape)
+        source = EncodedSource(records.size, read, name_of, smallest, skipped)
+        if smallest is None:
+            return source
+        parallel_calls = config.parallel_calls or cores()
+        return in_memory(source, shape, config.in_memory_gb, parallel_calls)
 
     train = open_split("train_split", config.train_split)
+    fingerprint = f"{builder.info.full_name} {train.size}"
     if label is None:
-        return Dataset(train, None, ())
+        return Dataset(train, None, (), skipped, fingerprint)
     test_split = config.test_split or (
         "test" if "test" in splits else "validation"
     )
     test = open_split("test_split", test_split)
-    return Dataset(train, test, tuple(features[label].names))
+    class_names = tuple(features[label].names)
+    return Dataset(train, test, class_names, skipped, fingerprint)
 
 
 def _first_key(features, kind: type) -> str | None:

@@ -20,19 +20,27 @@ class RecordFiles:
         self._descriptors = []
         self._positions = np.empty((0, 3), np.int64)
 
-    def add(self, path: str, part: slice = slice(None)) -> None:
-        """Appends the records of a file, or a part of them."""
+    def add(self, path: str, part: slice = slice(None)) -> int:
+        """Appends the records of a file, or a part of them.
+
+        Returns:
+          The number of bytes at the file's end that are no whole record; 0 if
+          the file is as it should be.
+        """
         descriptor = os.open(path, os.O_RDONLY)
         end = os.fstat(descriptor).st_size
         positions, offset = [], 0
-        while offset < end:
+        while offset + _HEADER + _FOOTER <= end:
             (length,) = struct.unpack("<Q", os.pread(descriptor, 8, offset))
+            after = offset + _HEADER + length + _FOOTER
+            if after > end:
+                break
             positions.append((len(self._descriptors), offset + _HEADER, length))
-            offset += _HEADER + length + _FOOTER
+            offset = after
         self._descriptors.append(descriptor)
-        self._positions = np.concatenate(
-            [self._positions, np.array(positions, np.int64)[part]]
-        )
+        positions = np.array(positions, np.int64).reshape(-1, 3)
+        self._positions = np.concatenate([self._positions, positions[part]])
+        return end - offset
 
     @property
     def size(self) -> int:

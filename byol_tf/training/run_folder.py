@@ -1,7 +1,10 @@
 """The folder that holds all results of a run."""
 
+import contextlib
+import fcntl
 import os
 import pathlib
+import shutil
 
 from byol_tf.config import Config, ConfigError
 
@@ -22,18 +25,47 @@ def check_run_dir(config: Config) -> None:
             raise PermissionError(f"no permission to write into {folder}")
     except OSError as error:
         raise _unwritable(folder, error) from error
-    _check_same_run(config)
+    if config.resume or config.mode != "pretrain":
+        _check_same_run(config)
+
+
+@contextlib.contextmanager
+def locked(config: Config):
+    """Within it, no other process can train in the folder.
+
+    Raises:
+      ConfigError: if one does.
+    """
+    folder = pathlib.Path(config.run_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"--run_dir={folder} is in use: another process trains there."
+            ) from error
+        except OSError:
+            pass  # A file system without locks.
+        yield
 
 
 def open_run_folder(config: Config) -> pathlib.Path:
     """Makes the folder, or finds that it is of the same run.
 
+    With `--noresume`, what a run left there to go on from is removed.
     Writes `config.json` and `flags.txt`, the settings with all defaults
     filled in.
 
     Raises:
       ConfigError: if it cannot be written, or holds a run of other settings.
     """
+    if not config.resume:
+        _forget_run(pathlib.Path(config.run_dir))
     folder = open_results_folder(config)
     try:
         config.save(folder / "config.json")
@@ -56,6 +88,13 @@ def open_results_folder(config: Config) -> pathlib.Path:
     except OSError as error:
         raise _unwritable(folder, error) from error
     return folder
+
+
+def _forget_run(folder: pathlib.Path) -> None:
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("metrics.jsonl", "skipped.txt", "config.json"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _check_same_run(config: Config) -> None:

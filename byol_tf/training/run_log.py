@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 import time
 
@@ -63,9 +64,9 @@ class RunLog(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         rows = read_metrics(self._path)
         kept = [row for row in rows if row["step"] <= self._step]
-        with self._path.open("w") as file:
-            for row in kept:
-                file.write(json.dumps(row) + "\n")
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        partial.replace(self._path)
         self._file = self._path.open("a")
         self._writer = tf.summary.create_file_writer(str(self._tensorboard))
         self._bar = tqdm.tqdm(
@@ -110,6 +111,7 @@ class RunLog(keras.callbacks.Callback):
     def _write(self, row: dict[str, float]) -> None:
         self._file.write(json.dumps({"step": self._step} | row) + "\n")
         self._file.flush()
+        os.fsync(self._file.fileno())  # Before a checkpoint of this step.
         with self._writer.as_default(step=self._step):
             for name, value in row.items():
                 tf.summary.scalar(name, value)

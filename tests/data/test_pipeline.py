@@ -9,7 +9,6 @@ from conftest import save_images
 
 from byol_tf import augment
 from byol_tf.config import Config, ConfigError
-from byol_tf.data.folders import open_folder
 from byol_tf.data.pipeline import (
     evaluation_batches,
     example_order,
@@ -54,7 +53,9 @@ def array_source():
 def file_source(tmp_path):
     save_images(tmp_path, 10, size=(40, 30))
     save_images(tmp_path, 10, size=(33, 41), first=10)
-    return open_folder(str(tmp_path)).train
+    return open_dataset(Config(dataset=f"folder:{tmp_path}", image_size=16))[
+        0
+    ].train
 
 
 @pytest.mark.parametrize("kind", ["array_source", "file_source"])

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from byol_tf.config import Config, ConfigError
 from byol_tf.data import tfds_source
 from byol_tf.data.pipeline import open_dataset
+from byol_tf.data.skipped import Skipped
 from byol_tf.data.sources import ArraySource, EncodedSource
 
 
@@ -121,4 +122,4 @@ def test_no_network_is_said_at_once(data_dir, monkeypatch):
     monkeypatch.setattr(socket, "create_connection", refuse)
     settings = config(data_dir, dataset="tfds:mnist", download=True)
     with pytest.raises(ConfigError, match="cannot be downloaded.*unreachable"):
-        tfds_source.open_tfds("mnist", settings)
+        tfds_source.open_tfds("mnist", settings, Skipped())
