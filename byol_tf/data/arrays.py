@@ -6,7 +6,12 @@ import pathlib
 import numpy as np
 
 from byol_tf.config import ConfigError
-from byol_tf.data.sources import UNLABELLED, ArraySource, Dataset
+from byol_tf.data.sources import (
+    UNLABELLED,
+    ArraySource,
+    Dataset,
+    held_out,
+)
 
 # Names under which images and labels are looked for; the first that is there.
 TRAIN = (("train_images", "train_labels"), ("x_train", "y_train"))
@@ -20,8 +25,9 @@ def open_npz(path: str) -> Dataset:
     The archive holds `train_images`, `train_labels`, `test_images` and
     `test_labels`; or `x_train`, `y_train`, `x_test`, `y_test`; or `images` and
     `labels`. Only the training images are required. They are [n, height, width]
-    or [n, height, width, 1, 3 or 4]: uint8, uint16 or floats in [0, 1]. Labels are whole numbers [n]; a negative one says that
-    the class is not known.
+    or [n, height, width, 1, 3 or 4]: uint8, uint16 or floats in [0, 1].
+    Labels are whole numbers [n]; a negative one says that the class is not
+    known. Without test images a tenth of the labelled ones is held out.
 
     Raises:
       ConfigError: if it is no such archive.
@@ -35,18 +41,17 @@ def open_npz(path: str) -> Dataset:
             f"{', '.join(sorted(arrays)) or 'nothing'}."
         )
     source = _source(arrays, *train, flag)
+    fingerprint = hashlib.sha256(source.images.tobytes()).hexdigest()
     test = next((pair for pair in TEST if set(pair) <= set(arrays)), None)
-    held_out = _source(arrays, *test, flag) if test else None
-    labelled = [
-        s.labels.max(initial=UNLABELLED) for s in (source, held_out) if s
-    ]
-    classes = tuple(map(str, range(max(labelled) + 1)))
-    return Dataset(
-        source,
-        held_out,
-        classes,
-        fingerprint=hashlib.sha256(source.images.tobytes()).hexdigest(),
-    )
+    if test:
+        test_source = _source(arrays, *test, flag)
+    else:
+        chosen = held_out(source.labels)
+        test_source = source.of(chosen) if chosen.any() else None
+        source = source.of(~chosen)
+    highest = max(s.labels.max() for s in (source, test_source) if s)
+    classes = tuple(map(str, range(highest + 1)))
+    return Dataset(source, test_source, classes, fingerprint=fingerprint)
 
 
 def _read(path: pathlib.Path, flag: str) -> dict[str, np.ndarray]:
@@ -87,6 +92,8 @@ def _source(arrays, images_name: str, labels_name: str, flag: str):
 
 def _as_bytes(images: np.ndarray, name: str) -> np.ndarray:
     """uint8 [n, height, width, 1 or 3] of what the archive holds."""
+    if not len(images):
+        raise ConfigError(f"{name} holds no image.")
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):

@@ -21,12 +21,15 @@ from byol_tf.data.index import (
 )
 from byol_tf.data.loading import cores, in_memory
 from byol_tf.data.skipped import Skipped
-from byol_tf.data.sources import UNLABELLED, Dataset, EncodedSource, Source
+from byol_tf.data.sources import (
+    UNLABELLED,
+    Dataset,
+    EncodedSource,
+    Source,
+    held_out,
+)
 
 TEST_FOLDERS = ("test", "val", "validation")
-
-# Without a test folder, one image in so many is held out for evaluation.
-HELD_OUT = 10
 
 
 def open_folder(path: str, config: Config, skipped: Skipped) -> Dataset:
@@ -49,24 +52,24 @@ def open_folder(path: str, config: Config, skipped: Skipped) -> Dataset:
         root /= "train"
     if not _is_split(root):
         images = _list_images(root, config)
-        test = _held_out(images.labels)
-        held_out = None
+        test = held_out(images.labels)
+        test_source = None
         if test.any():
-            held_out = _open_files(images.of(test), config, skipped)
+            test_source = _open_files(images.of(test), config, skipped)
         train = images.of(~test)
     else:
         images = train = _list_images(root / "train", config)
-        held_out = None
+        test_source = None
         if images.class_names and tests:
             if os.path.samefile(root / "train", tests[0]):
                 raise ConfigError(
                     f"--dataset: {tests[0]} is the same folder as train."
                 )
             test_images = _list_images(tests[0], config, images.class_names)
-            held_out = _open_files(test_images, config, skipped)
+            test_source = _open_files(test_images, config, skipped)
     return Dataset(
         _open_files(train, config, skipped),
-        held_out,
+        test_source,
         images.class_names,
         skipped,
         fingerprint=train.fingerprint(),
@@ -117,17 +120,6 @@ def _is_split(root: pathlib.Path) -> bool:
         any((root / name).is_dir() for name in TEST_FOLDERS)
         or any(path.is_dir() for path in train.iterdir())
     )
-
-
-def _held_out(labels: np.ndarray) -> np.ndarray:
-    """bool [n]: a tenth of each class, and one at least of two or more."""
-    chosen = np.zeros(len(labels), bool)
-    random = np.random.RandomState(0)
-    for label in np.unique(labels[labels != UNLABELLED]):
-        members = random.permutation(np.flatnonzero(labels == label))
-        if len(members) > 1:
-            chosen[members[: max(1, len(members) // HELD_OUT)]] = True
-    return chosen
 
 
 def _list_images(

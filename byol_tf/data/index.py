@@ -6,6 +6,7 @@ file whose size and time of change are as they were is not looked at again.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -163,7 +164,8 @@ def _remember(file: pathlib.Path, names, stats, shapes) -> None:
             )
         partial.replace(file)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _recall(file: pathlib.Path, names, stats, shapes) -> None:

@@ -16,6 +16,9 @@ from byol_tf.data.skipped import Skipped
 # The label of an image of unknown class, and of one that cannot be decoded.
 UNLABELLED, DAMAGED = -1, -2
 
+# Without test images, one in so many is held out for evaluation.
+HELD_OUT = 10
+
 
 @dataclasses.dataclass(frozen=True)
 class ArraySource:
@@ -38,6 +41,10 @@ class ArraySource:
     def smallest(self) -> int:
         """The lesser of height and width."""
         return min(self.images.shape[1:3])
+
+    def of(self, chosen: np.ndarray) -> "ArraySource":
+        """Some of them; `chosen` is bool [n]."""
+        return ArraySource(self.images[chosen], self.labels[chosen])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,3 +105,14 @@ class Dataset:
     skipped: Skipped = dataclasses.field(default_factory=Skipped)
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
+
+
+def held_out(labels: np.ndarray) -> np.ndarray:
+    """bool [n]: a tenth of each class, and one at least of two or more."""
+    chosen = np.zeros(len(labels), bool)
+    random = np.random.RandomState(0)
+    for label in np.unique(labels[labels != UNLABELLED]):
+        members = random.permutation(np.flatnonzero(labels == label))
+        if len(members) > 1:
+            chosen[members[: max(1, len(members) // HELD_OUT)]] = True
+    return chosen

@@ -1,5 +1,8 @@
 """Folders of real image files, and what is wrong with some of them."""
 
+import tarfile
+import zipfile
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -108,6 +111,34 @@ def test_links_are_followed_once(tmp_path):
     assert dataset.train.size + dataset.test.size == 6
 
 
+def test_images_beside_the_classes_have_no_label(tmp_path):
+    save_images(tmp_path / "a", 10)
+    save_images(tmp_path / "b", 10, first=10)
+    save_images(tmp_path, 3, first=20)
+    dataset = open_folder(str(tmp_path))
+    assert dataset.class_names == ("a", "b")
+    assert sorted(labels_of(dataset.train)) == [-1] * 3 + [0] * 9 + [1] * 9
+    assert sorted(labels_of(dataset.test)) == [0, 1]
+    (note,) = dataset.notes
+    assert note.startswith("3 of 23 images lie in")
+
+
+def test_the_same_name_in_two_folders_is_two_images(tmp_path):
+    save_images(tmp_path / "a", 5)
+    save_images(tmp_path / "b", 5)
+    dataset = open_folder(str(tmp_path))
+    assert dataset.train.size + dataset.test.size == 10
+
+
+def test_the_fingerprint_is_that_of_the_names(tmp_path):
+    save_images(tmp_path / "a", 10)
+    save_images(tmp_path / "b", 10, first=10)
+    before = open_folder(str(tmp_path)).fingerprint
+    assert open_folder(str(tmp_path)).fingerprint == before
+    (tmp_path / "a/000.jpg").rename(tmp_path / "a/zzz.jpg")
+    assert open_folder(str(tmp_path)).fingerprint != before
+
+
 @pytest.mark.parametrize("place", [".", "one", "deep/er"])
 def test_images_without_classes(tmp_path, place):
     save_images(tmp_path / place, 4)
@@ -134,6 +165,44 @@ def make_nothing(path):
 def make_file(path):
     path.write_text("x")
     return "is a file"
+
+
+def make_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.jpg", b"x")
+    return "is an archive; unpack it .unzip"
+
+
+def make_tar(path):
+    with tarfile.open(path, "w:gz"):
+        pass
+    return "is an archive; unpack it .tar xf"
+
+
+def make_one_class_twice(path):
+    save_images(path / "Dog", 2)
+    save_images(path / "dog", 2, first=2)
+    return "'Dog' and 'dog' .* differ in case"
+
+
+def make_a_class_that_is_another(path):
+    save_images(path / "cat", 2)
+    save_images(path / "dog", 2, first=2)
+    (path / "kitten").symlink_to(path / "cat")
+    return "kitten.* is a link to .*cat.*two classes"
+
+
+def make_test_the_same_as_train(path):
+    save_images(path / "train/a", 2)
+    save_images(path / "train/b", 2, first=2)
+    (path / "test").symlink_to(path / "train")
+    return "test is the same folder as train"
+
+
+def make_test_images_without_class(path):
+    for first, name in enumerate(("train/a", "train/b", "test/a", "test")):
+        save_images(path / name, 2, first=2 * first)
+    return "2 images in .*test lie in no class"
 
 
 def make_empty(path):
@@ -166,6 +235,12 @@ def make_empty_train(path):
     [
         make_nothing,
         make_file,
+        make_zip,
+        make_tar,
+        make_one_class_twice,
+        make_a_class_that_is_another,
+        make_test_the_same_as_train,
+        make_test_images_without_class,
         make_empty,
         make_other_files,
         make_foreign_test_classes,

@@ -72,6 +72,32 @@ def test_a_stream_begun_later_is_the_rest_of_the_stream(kind, request):
         np.testing.assert_array_equal(b, d)
 
 
+def test_workers_share_each_batch(array_source):
+    def batches(**arguments):
+        stream = training_batches(
+            array_source, 8, 6, 5, RECIPES, 3, **arguments
+        )
+        return list(stream.take(4).as_numpy_iterator())
+
+    parts = [batches(worker=i, workers=4) for i in range(4)]
+    for step, (images, labels) in enumerate(batches()):
+        shares = [part[step] for part in parts]
+        np.testing.assert_array_equal(
+            images, np.concatenate([x for x, _ in shares])
+        )
+        np.testing.assert_array_equal(
+            labels, np.concatenate([y for _, y in shares])
+        )
+    with pytest.raises(ValueError, match="3 workers cannot share 8"):
+        batches(worker=0, workers=3)
+
+
+def test_one_image_is_too_few(tmp_path):
+    save_images(tmp_path, 1)
+    with pytest.raises(ConfigError, match="holds 1 image to learn from"):
+        open_dataset(Config(dataset=f"folder:{tmp_path}", image_size=16))
+
+
 def test_images_keep_their_labels(array_source):
     stream = training_batches(array_source, 8, 6, 0, RECIPES)
     for images, labels in stream.take(5).as_numpy_iterator():
