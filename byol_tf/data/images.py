@@ -91,6 +91,23 @@ def two_crops(
       float32 [2, size, size, 3] in [0, 1].
     """
 
+    return tf.stack(crops(encoded, random_boxes(numbers, recipes), 2, size))
+
+
+def random_boxes(
+    numbers: tf.Tensor, recipes: tuple[augment.Recipe, augment.Recipe]
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """What to crop for the two views, as a function of the image's size.
+
+    Args:
+      numbers: float [2, CROP_DRAWS], uniform in [0, 1).
+      recipes: T and T', for the limits on the crop.
+
+    Returns:
+      int32 [2], height and width of the image -> int32 [2, 4], see
+      `augment.crop_boxes`.
+    """
+
     def boxes(image_size):
         return tf.stack(
             [
@@ -99,7 +116,7 @@ def two_crops(
             ]
         )
 
-    return tf.stack(crops(encoded, boxes, 2, size))
+    return boxes
 
 
 def _random_box(image_size, numbers, recipe: augment.Recipe) -> tf.Tensor:
@@ -175,12 +192,7 @@ def crops(
       size: height and width of the results.
       decode: what decodes an image that is no JPEG.
     """
-    pixels, boxes = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: _decode_around(encoded, boxes_in),
-        lambda: _decode_whole(encoded, boxes_in, decode),
-    )
-    pixels = tf.ensure_shape(pixels, [None, None, 3])
+    pixels, boxes = decode_around(encoded, boxes_in, decode)
     results = []
     for box in tf.unstack(boxes, count):
         y, x, height, width = tf.unstack(box)
@@ -189,8 +201,30 @@ def crops(
     return results
 
 
-def _decode_around(encoded, boxes_in):
-    """Of a JPEG, the pixels around all boxes, and where in them these lie."""
+def decode_around(
+    encoded: tf.Tensor,
+    boxes_in: Callable[[tf.Tensor], tf.Tensor],
+    decode: Callable[[tf.Tensor], tf.Tensor] = decode,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The pixels that boxes lie in: of a JPEG, no others are decoded.
+
+    Args:
+      encoded: see `crops`, as for the next two.
+      boxes_in: of these boxes.
+      decode: what decodes an image that is no JPEG.
+
+    Returns:
+      uint8 [height, width, 3], and the boxes in it, int32 [count, 4].
+    """
+    pixels, boxes = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: _decode_jpeg_around(encoded, boxes_in),
+        lambda: _decode_whole(encoded, boxes_in, decode),
+    )
+    return tf.ensure_shape(pixels, [None, None, 3]), boxes
+
+
+def _decode_jpeg_around(encoded, boxes_in):
     boxes = boxes_in(tf.io.extract_jpeg_shape(encoded)[:2])
     first = tf.reduce_min(boxes[:, :2], axis=0)
     last = tf.reduce_max(boxes[:, :2] + boxes[:, 2:], axis=0)

@@ -1,0 +1,84 @@
+"""How long the stages of the input take."""
+
+import time
+
+import tensorflow as tf
+
+from byol_tf import augment
+from byol_tf.data import images
+from byol_tf.data.pipeline import crop_draws, example_order
+from byol_tf.data.sources import EncodedSource
+
+_BATCH = 16
+
+
+def seconds_per_element(
+    dataset: tf.data.Dataset, seconds: float, warm_up: int = 2
+) -> float:
+    """Mean time from one element of an endless data set to the next.
+
+    Args:
+      dataset: to read from.
+      seconds: how long to read, at least.
+      warm_up: elements that are not counted.
+    """
+    elements = iter(dataset)
+    for _ in range(warm_up):
+        next(elements)
+    count, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
+        next(elements)
+        count += 1
+    return elapsed / count
+
+
+def stage_times(
+    source: EncodedSource,
+    image_size: int,
+    recipes: tuple[augment.Recipe, augment.Recipe],
+    seconds: float,
+) -> dict[str, float]:
+    """Milliseconds that one image takes on one core, by stage.
+
+    Args:
+      source: of the images; they are taken in the order of training.
+      image_size: of the crops.
+      recipes: T and T', for the limits on the crops.
+      seconds: how long to measure each of the three, at least.
+
+    Returns:
+      `read` the file, `decode` what lies around its two crops, `resize` them.
+      Stages are told apart by leaving out the later ones.
+    """
+
+    def read(encoded, draws):
+        return tf.strings.length(encoded)
+
+    def decode(encoded, draws):
+        boxes = images.random_boxes(draws, recipes)
+        pixels, _ = images.decode_around(encoded, boxes)
+        return tf.shape(pixels)[0]
+
+    def resize(encoded, draws):
+        crops = images.two_crops(encoded, draws, image_size, recipes)
+        return tf.shape(crops)[0]
+
+    def timed(stage):
+        def one(position):
+            number = example_order(position[None], source.size, 0)[0]
+            encoded, _ = source.read(number)
+            return stage(encoded, crop_draws(position, 1, 0)[0])
+
+        # Many to an element: Python takes its time with each.
+        stream = tf.data.Dataset.range(2**60).map(one).ignore_errors()
+        batches = stream.batch(_BATCH)
+        return 1e3 * seconds_per_element(batches, seconds, 1) / _BATCH
+
+    until_read, until_decoded, until_resized = map(
+        timed, (read, decode, resize)
+    )
+    return {
+        "read": until_read,
+        "decode": until_decoded - until_read,
+        "resize": until_resized - until_decoded,
+    }
