@@ -24,6 +24,12 @@ def on_planes(operation, images, *arguments, **parameters) -> np.ndarray:
     return tf.transpose(results, [0, 2, 3, 1]).numpy()
 
 
+def distorted(images, seed, recipe) -> np.ndarray:
+    """Images after all but the crop, as drawn for them."""
+    drawn = augment.random_distortion(len(images), seed, recipe)
+    return on_planes(augment.distort, images, **drawn)
+
+
 def each(*values) -> tf.Tensor:
     return tf.constant(values, tf.float32)
 
@@ -189,7 +195,7 @@ def test_each_operation_happens_as_often_as_said(recipe, name):
     image = np.random.RandomState(0).rand(1, 20, 4, 3).astype(np.float32)
     images = np.repeat(image, count, axis=0)
     only = Recipe(**vars(OFF) | {name: probability, "blur_sigma": (1.0, 2.0)})
-    results = on_planes(augment.distort, images, [1, 2], only)
+    results = distorted(images, [1, 2], only)
     measured = share(np.abs(results - images) > 1e-6)
     deviation = np.sqrt(probability * (1 - probability) / count)
     assert abs(measured - probability) <= 4 * deviation + 1e-3
@@ -198,7 +204,7 @@ def test_each_operation_happens_as_often_as_said(recipe, name):
 def test_strengths_are_uniform_in_their_ranges():
     images = np.full((10_000, 2, 2, 3), 0.5, np.float32)
     only = Recipe(**vars(OFF) | {"jitter": 1.0})
-    results = on_planes(augment.distort, images, [3, 4], only)
+    results = distorted(images, [3, 4], only)
     added = results[:, 0, 0, 0] - 0.5  # A flat gray shows brightness alone.
     assert -0.4 <= added.min() < -0.399
     assert 0.399 < added.max() <= 0.4 + 1e-6
