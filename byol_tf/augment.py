@@ -124,7 +124,7 @@ def two_views(
 
 # XLA makes few loops of the many operations. It compiles once for each shape of
 # images, whether or not it also compiles what the views are for.
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _view(images, parameters, size):
     """One view of each image, with the given box, if any, and distortion."""
 
@@ -353,8 +353,8 @@ def distort(
 def select(chosen: tf.Tensor, operation: Callable, planes: tf.Tensor):
     """`operation(planes)` for the chosen images (bool [batch]), else `planes`.
 
-    Without any chosen image the operation is left out. The branch also keeps
-    XLA from computing one operation anew for each value that the next reads.
+    Without any chosen image nothing is computed. The branch also keeps XLA from
+    computing one operation anew for each value that the next one reads.
     """
     return tf.cond(
         tf.reduce_any(chosen),

@@ -249,6 +249,32 @@ def test_halves_of_a_batch_have_the_views_of_the_whole(shape):
         np.testing.assert_allclose(tf.concat(parts, 0), view, atol=1e-6)
 
 
+def test_image_by_image_equals_the_whole_batch():
+    images = tf.constant(
+        np.random.RandomState(0).rand(6, 3, 40, 30), tf.float32
+    )
+    drawn = augment.random_distortion(6, [1, 2], augment.T_PRIME)
+
+    def distort(planes, drawn):
+        return augment.distort(planes, **drawn)
+
+    @tf.function(jit_compile=True)
+    def one_by_one(planes, drawn):
+        return augment.image_by_image(distort, planes, drawn)
+
+    expected = distort(images, drawn)
+    np.testing.assert_allclose(one_by_one(images, drawn), expected, atol=1e-5)
+
+
+def test_views_of_unknown_size_are_refused():
+    views = tf.function(
+        lambda x: augment.two_views(x, [1, 1]),
+        input_signature=[tf.TensorSpec([None, 2, None, None, 3])],
+    )
+    with pytest.raises(ValueError, match="known in the graph"):
+        views(np.zeros((1, 2, 24, 24, 3), np.float32))
+
+
 def test_views_are_drawn_per_image_and_per_view(images):
     same = tf.constant(np.repeat(images[:1], 4, axis=0))
     view1, view2 = augment.two_views(same, [0, 0], 16)
