@@ -3,10 +3,10 @@
 Source: arXiv 2006.07733, appendix B; the official
 `byol/utils/augmentations.py` and `byol/utils/dataset.py`.
 
-Everything works on a batch at once inside the graph, with fixed shapes and
-stateless random numbers. What is drawn for an image is a function of the seed
-and of its place in the global batch alone: the same in eager mode, in `tf.data`
-and in a compiled step, on one replica and on many.
+Every operation works on a batch, with fixed shapes and stateless random
+numbers. What is drawn for an image is a function of the seed and of its place
+in the global batch alone: the same in eager mode, in `tf.data` and in a
+compiled step, on one replica and on many.
 
 `two_views` takes and gives images as [batch, height, width, channels]. In
 between they are planes, float32 [batch, channels, height, width] in [0, 1]:
@@ -16,6 +16,7 @@ A parameter of an operation is [batch], one number per image.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -99,22 +100,59 @@ def two_views(
     Returns:
       Two float32 tensors [batch, size, size, 3] in [0, 1].
     """
-    seeds = tf.unstack(split(seed, 2))
+    images = tf.convert_to_tensor(images)
     if images.shape.rank == 5:
-        crops = [to_planes(crop) for crop in tf.unstack(images, axis=1)]
+        sources = tf.unstack(images, axis=1)
     else:
-        planes = to_planes(images)
-        image_size = (size, size) if size else _sides(planes)
-        crops = [
-            random_crop(
-                planes, fold_in(view_seed, 1), image_size, recipe, first
+        sources = [images, images]
+    batch = tf.shape(images)[0]
+
+    views = []
+    for source, view_seed, recipe in zip(
+        sources, tf.unstack(split(seed, 2)), recipes
+    ):
+        parameters = random_distortion(batch, view_seed, recipe, first)
+        if images.shape.rank == 4:
+            image_size = tf.cast(tf.shape(images)[1:3], tf.float32)
+            crop_seed = fold_in(view_seed, 1)
+            parameters["box"] = random_boxes(
+                image_size, batch, crop_seed, recipe, first
             )
-            for view_seed, recipe in zip(seeds, recipes)
-        ]
-    return tuple(
-        from_planes(distort(crop, view_seed, recipe, first))
-        for crop, view_seed, recipe in zip(crops, seeds, recipes)
-    )
+        views.append(_view(source, parameters, size))
+    return tuple(views)
+
+
+# XLA makes few loops of the many operations. It compiles once for each shape of
+# images, whether or not it also compiles what the views are for.
+@tf.function(jit_compile=True, autograph=False)
+def _view(images, parameters, size):
+    """One view of each image, with the given box, if any, and distortion."""
+
+    def view(images, parameters):
+        planes = to_planes(images)
+        distortion = dict(parameters)
+        if "box" in parameters:
+            view_size = (size, size) if size else images.shape[1:3]
+            planes = crop_and_resize(planes, distortion.pop("box"), view_size)
+        return from_planes(distort(planes, **distortion))
+
+    return image_by_image(view, images, parameters)
+
+
+def image_by_image(function: Callable, *arguments):
+    """`function` of batches, computed on a CPU for one image after the other.
+
+    There an image stays in the cache from the first operation to the last, and
+    `select` leaves out whatever was not drawn for it. An accelerator is given
+    the whole batch.
+    """
+    if {d.device_type for d in tf.config.list_logical_devices()} != {"CPU"}:
+        return function(*arguments)
+
+    def of_one(arguments):
+        return function(*tf.nest.map_structure(lambda x: x[None], arguments))[0]
+
+    return tf.map_fn(of_one, arguments, fn_output_signature=tf.float32)
 
 
 def to_planes(images: tf.Tensor) -> tf.Tensor:
@@ -200,19 +238,6 @@ class Draws:
         return tf.argsort(keys, axis=1)
 
 
-def random_crop(
-    planes: tf.Tensor,
-    seed: tf.Tensor,
-    size: tuple[int, int],
-    recipe: Recipe,
-    first: tf.Tensor | int = 0,
-) -> tf.Tensor:
-    """A random crop of each image, resized to `size` (height, width)."""
-    image_size = tf.cast(tf.stack(_sides(planes)), tf.float32)
-    boxes = random_boxes(image_size, tf.shape(planes)[0], seed, recipe, first)
-    return crop_and_resize(planes, boxes, size)
-
-
 def random_boxes(
     image_size: tf.Tensor,
     batch: tf.Tensor | int,
@@ -257,45 +282,85 @@ def crop_boxes(image_size, area, log_aspect, top, left):
     return tf.stack([y, x, crop_height, crop_width], axis=-1)
 
 
-def distort(
-    planes: tf.Tensor,
+def random_distortion(
+    batch: tf.Tensor | int,
     seed: tf.Tensor,
     recipe: Recipe,
     first: tf.Tensor | int = 0,
-) -> tf.Tensor:
-    """Everything after the crop, each image by draws of its own."""
-    draws = Draws(seed, tf.shape(planes)[0], 14, first)
-    planes = flip(planes, draws.coin(recipe.flip))
-
+) -> dict[str, tf.Tensor]:
+    """The parameters of `distort` for `batch` images, drawn for each."""
+    draws = Draws(seed, batch, 14, first)
+    flipped = draws.coin(recipe.flip)
     jittered = draws.coin(recipe.jitter)
 
     def jitter(middle: float, reach: float) -> tf.Tensor:
         drawn = draws.uniform(middle - reach, middle + reach)
         return tf.where(jittered, drawn, middle)
 
-    planes = color_jitter(
-        planes,
-        order=draws.permutation(4),
-        brightness=jitter(0.0, recipe.brightness),
-        contrast=jitter(1.0, recipe.contrast),
-        saturation=jitter(1.0, recipe.saturation),
-        hue=jitter(0.0, recipe.hue),
-    )
-    grayed = draws.coin(recipe.grayscale)
-    if planes.shape[1] == 3:
-        planes = select(grayed, to_gray(planes), planes)
-
-    sigma = draws.uniform(*recipe.blur_sigma)
-    blurred = draws.coin(recipe.blur)
-    if recipe.blur > 0:
-        planes = gaussian_blur(planes, tf.where(blurred, sigma, 0.0))
-    solarized = draws.coin(recipe.solarize)
-    if recipe.solarize > 0:
-        planes = select(solarized, solarize(planes), planes)
-    return clip(planes)
+    return {
+        "flipped": flipped,
+        "order": draws.permutation(4),
+        "brightness": jitter(0.0, recipe.brightness),
+        "contrast": jitter(1.0, recipe.contrast),
+        "saturation": jitter(1.0, recipe.saturation),
+        "hue": jitter(0.0, recipe.hue),
+        "grayed": draws.coin(recipe.grayscale),
+        "sigma": tf.where(
+            draws.coin(recipe.blur), draws.uniform(*recipe.blur_sigma), 0.0
+        ),
+        "solarized": draws.coin(recipe.solarize),
+    }
 
 
 # --- The operations, on given parameters --------------------------------------
+
+
+def distort(
+    planes,
+    flipped,
+    order,
+    brightness,
+    contrast,
+    saturation,
+    hue,
+    grayed,
+    sigma,
+    solarized,
+):
+    """Everything after the crop.
+
+    Args:
+      planes: of images; gray ones are not grayed again.
+      flipped: bool [batch].
+      order: see `color_jitter`, as for the next four.
+      brightness: 0 for no change.
+      contrast: 1 for no change.
+      saturation: 1 for no change.
+      hue: 0 for no change.
+      grayed: bool [batch].
+      sigma: [batch], standard deviation of the blur in pixels, 0 for none.
+      solarized: bool [batch].
+    """
+    planes = select(flipped, flip, planes)
+    planes = color_jitter(planes, order, brightness, contrast, saturation, hue)
+    if planes.shape[1] == 3:
+        planes = select(grayed, to_gray, planes)
+    planes = select(sigma > 0, lambda x: gaussian_blur(x, sigma), planes)
+    planes = select(solarized, solarize, planes)
+    return clip(planes)
+
+
+def select(chosen: tf.Tensor, operation: Callable, planes: tf.Tensor):
+    """`operation(planes)` for the chosen images (bool [batch]), else `planes`.
+
+    Without any chosen image nothing is computed. The branch also keeps XLA from
+    computing one operation anew for each value that the next one reads.
+    """
+    return tf.cond(
+        tf.reduce_any(chosen),
+        lambda: tf.where(per_image(chosen), operation(planes), planes),
+        lambda: planes,
+    )
 
 
 def clip(images: tf.Tensor) -> tf.Tensor:
@@ -308,14 +373,9 @@ def per_image(parameter: tf.Tensor) -> tf.Tensor:
     return parameter[:, None, None, None]
 
 
-def select(chosen: tf.Tensor, then: tf.Tensor, otherwise: tf.Tensor):
-    """`then` for the chosen images (bool [batch]), else `otherwise`."""
-    return tf.where(per_image(chosen), then, otherwise)
-
-
-def flip(planes: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
-    """Mirrors the chosen images left to right."""
-    return select(flipped, tf.reverse(planes, [3]), planes)
+def flip(planes: tf.Tensor) -> tf.Tensor:
+    """Mirrors left to right."""
+    return tf.reverse(planes, [3])
 
 
 def _sides(planes: tf.Tensor) -> list[int | tf.Tensor]:
@@ -339,7 +399,7 @@ def color_jitter(planes, order, brightness, contrast, saturation, hue):
     The result is clipped to [0, 1] after every operation.
 
     Args:
-      planes: of images; gray ones have neither saturation nor hue.
+      planes: of images in [0, 1]; gray ones have neither saturation nor hue.
       order: int [batch, 4]; row b lists the operations in the order in which
         image b goes through them, e.g. [BRIGHTNESS, HUE, CONTRAST, SATURATION].
       brightness: [batch], added.
@@ -366,15 +426,24 @@ def color_jitter(planes, order, brightness, contrast, saturation, hue):
             return tf.where(tf.reduce_any(now, axis=1), parameter, neutral)
 
         if not is_hsv:
-            planes = adjust_brightness_and_contrast(
+            added = here(BRIGHTNESS, brightness, 0.0)
+            factor = here(CONTRAST, contrast, 1.0)
+            planes = select(
+                (added != 0) | (factor != 1),
+                lambda x, added=added, factor=factor: clip(
+                    adjust_brightness_and_contrast(x, added, factor)
+                ),
                 planes,
-                here(BRIGHTNESS, brightness, 0.0),
-                here(CONTRAST, contrast, 1.0),
             )
-            planes = clip(planes)
         elif planes.shape[1] == 3:
-            planes = adjust_saturation_and_hue(
-                planes, here(SATURATION, saturation, 1.0), here(HUE, hue, 0.0)
+            factor = here(SATURATION, saturation, 1.0)
+            turn = here(HUE, hue, 0.0)
+            planes = select(
+                (factor != 1) | (turn != 0),
+                lambda x, factor=factor, turn=turn: adjust_saturation_and_hue(
+                    x, factor, turn
+                ),
+                planes,
             )
     return planes
 
@@ -436,26 +505,49 @@ def gaussian_blur(planes: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
     20 pixels nothing is blurred.
 
     Args:
-      planes: of images.
+      planes: of images, of a height and width that the graph knows.
       sigma: [batch], standard deviation in pixels; 0 leaves the image alone.
     """
-    height, width = _sides(planes)
+    batch, channels = tf.unstack(tf.shape(planes)[:2])
+    height, width = planes.shape[2:]
+    if None in (height, width):
+        raise ValueError(
+            "The size of the views must be known in the graph: give images of "
+            "a static shape, or a size to crop them to."
+        )
     radius = height // 20
+    if radius == 0:
+        return planes
     # With so small a variance the exponential is 1 at distance 0 and else 0.
-    variance = tf.maximum(tf.square(sigma), 1e-6)[:, None, None]
-    taps = tf.cast(tf.range(-radius, radius + 1), tf.float32)
-    total = tf.reduce_sum(
-        tf.exp(-tf.square(taps) / (2 * variance)), axis=-1, keepdims=True
-    )
+    variance = tf.maximum(tf.square(sigma), 1e-6)[:, None]
+    distance = tf.range(-radius, radius + 1, dtype=tf.float32)
+    kernel = tf.exp(-tf.square(distance) / (2 * variance))
+    kernel /= tf.reduce_sum(kernel, axis=-1, keepdims=True)
 
-    def weights(length: int) -> tf.Tensor:
-        position = tf.range(length)
-        distance = tf.abs(position[:, None] - position[None, :])
-        square = tf.cast(tf.square(distance), tf.float32)
-        kernel = tf.exp(-square / (2 * variance))
-        return tf.where(distance <= radius, kernel, 0.0) / total
+    # Black around the image, and its rows one after the other: a shift by a
+    # row or by a column is then a shift of the whole, and a tap multiplies
+    # contiguous numbers. (A `tf.pad` XLA would work out anew for each tap.)
+    def black(*shape):
+        return tf.zeros([batch, channels, *shape])
 
-    return separable(planes, weights(height), weights(width))
+    rows = [black(radius, width), planes, black(radius + 1, width)]
+    side = black(height + 2 * radius + 1, radius)
+    pixels = tf.concat([side, tf.concat(rows, axis=2), side], axis=3)
+    stride = width + 2 * radius
+    pixels = tf.reshape(pixels, [batch, channels, -1])
+
+    def convolve(pixels, step, length):
+        shifted = (
+            pixels[:, :, i * step : i * step + length]
+            for i in range(2 * radius + 1)
+        )
+        weights = tf.unstack(kernel[..., None, None], axis=1)
+        return sum(w * x for w, x in zip(weights, shifted))
+
+    pixels = convolve(pixels, stride, height * stride + 2 * radius)
+    pixels = convolve(pixels, 1, height * stride)
+    pixels = tf.reshape(pixels, [batch, channels, height, stride])
+    return pixels[..., :width]
 
 
 def crop_and_resize(planes, boxes, size: tuple[int, int]) -> tf.Tensor:

@@ -350,18 +350,19 @@ def chain(planes, parameters: list[dict]):
         return tf.cast(values, dtype)
 
     values = np.array([p["values_bcsh"] for p in parameters], np.float32).T
-    planes = augment.flip(planes, column("flip", tf.bool))
-    planes = augment.color_jitter(
+    brightness, contrast, saturation, hue = map(tf.constant, values)
+    return augment.distort(
         planes,
-        tf.constant([p["order"] for p in parameters]),
-        *map(tf.constant, values),
+        flipped=column("flip", tf.bool),
+        order=tf.constant([p["order"] for p in parameters]),
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=hue,
+        grayed=column("gray", tf.bool),
+        sigma=column("sigma", tf.float32),
+        solarized=column("solarize", tf.bool),
     )
-    grayed = augment.to_gray(planes)
-    planes = augment.select(column("gray", tf.bool), grayed, planes)
-    planes = augment.gaussian_blur(planes, column("sigma", tf.float32))
-    solarized = augment.solarize(planes)
-    planes = augment.select(column("solarize", tf.bool), solarized, planes)
-    return augment.clip(planes)
 
 
 def operation(name: str, parameters) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -389,7 +390,7 @@ def operation(name: str, parameters) -> Callable[[tf.Tensor], tf.Tensor]:
         return lambda x: chain(x, parameters)
     return {
         "gray": augment.to_gray,
-        "flip": lambda x: augment.flip(x, each(True, tf.bool)),
+        "flip": augment.flip,
         "solarize": augment.solarize,
         "normalize": lambda x: augment.to_planes(
             normalize(augment.from_planes(x))

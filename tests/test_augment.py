@@ -24,6 +24,12 @@ def on_planes(operation, images, *arguments, **parameters) -> np.ndarray:
     return tf.transpose(results, [0, 2, 3, 1]).numpy()
 
 
+def distorted(images, seed, recipe) -> np.ndarray:
+    """Images after all but the crop, as drawn for them."""
+    drawn = augment.random_distortion(len(images), seed, recipe)
+    return on_planes(augment.distort, images, **drawn)
+
+
 def each(*values) -> tf.Tensor:
     return tf.constant(values, tf.float32)
 
@@ -189,7 +195,7 @@ def test_each_operation_happens_as_often_as_said(recipe, name):
     image = np.random.RandomState(0).rand(1, 20, 4, 3).astype(np.float32)
     images = np.repeat(image, count, axis=0)
     only = Recipe(**vars(OFF) | {name: probability, "blur_sigma": (1.0, 2.0)})
-    results = on_planes(augment.distort, images, [1, 2], only)
+    results = distorted(images, [1, 2], only)
     measured = share(np.abs(results - images) > 1e-6)
     deviation = np.sqrt(probability * (1 - probability) / count)
     assert abs(measured - probability) <= 4 * deviation + 1e-3
@@ -198,7 +204,7 @@ def test_each_operation_happens_as_often_as_said(recipe, name):
 def test_strengths_are_uniform_in_their_ranges():
     images = np.full((10_000, 2, 2, 3), 0.5, np.float32)
     only = Recipe(**vars(OFF) | {"jitter": 1.0})
-    results = on_planes(augment.distort, images, [3, 4], only)
+    results = distorted(images, [3, 4], only)
     added = results[:, 0, 0, 0] - 0.5  # A flat gray shows brightness alone.
     assert -0.4 <= added.min() < -0.399
     assert 0.399 < added.max() <= 0.4 + 1e-6
@@ -241,6 +247,32 @@ def test_halves_of_a_batch_have_the_views_of_the_whole(shape):
     ]
     for view, *parts in zip(whole, *halves, strict=True):
         np.testing.assert_allclose(tf.concat(parts, 0), view, atol=1e-6)
+
+
+def test_image_by_image_equals_the_whole_batch():
+    images = tf.constant(
+        np.random.RandomState(0).rand(6, 3, 40, 30), tf.float32
+    )
+    drawn = augment.random_distortion(6, [1, 2], augment.T_PRIME)
+
+    def distort(planes, drawn):
+        return augment.distort(planes, **drawn)
+
+    @tf.function(jit_compile=True)
+    def one_by_one(planes, drawn):
+        return augment.image_by_image(distort, planes, drawn)
+
+    expected = distort(images, drawn)
+    np.testing.assert_allclose(one_by_one(images, drawn), expected, atol=1e-5)
+
+
+def test_views_of_unknown_size_are_refused():
+    views = tf.function(
+        lambda x: augment.two_views(x, [1, 1]),
+        input_signature=[tf.TensorSpec([None, 2, None, None, 3])],
+    )
+    with pytest.raises(ValueError, match="known in the graph"):
+        views(np.zeros((1, 2, 24, 24, 3), np.float32))
 
 
 def test_views_are_drawn_per_image_and_per_view(images):
