@@ -1,8 +1,10 @@
 """The peers that are measured beside us, where they are installed."""
 
+import functools
 import importlib.metadata
 import importlib.util
 import io
+import pathlib
 import time
 from collections.abc import Callable
 
@@ -44,14 +46,7 @@ def lightly_pairs(inputs: list, size: int) -> Callable[[float], float] | None:
     import torch
 
     torch.set_num_threads(1)
-    torchvision = importlib.util.find_spec("torchvision")
-    if not importlib.util.find_spec("torchvision._C", torchvision.name):
-        for operation in _TORCHVISION_OPERATIONS:
-            name = f"torchvision::{operation.partition('(')[0]}"
-            try:
-                torch.library.define(name, operation[operation.index("(") :])
-            except RuntimeError:
-                break  # They are there.
+    _declare_torchvision_operations()
     from lightly.transforms.byol_transform import (
         BYOLTransform,
         BYOLView1Transform,
@@ -75,3 +70,21 @@ def lightly_pairs(inputs: list, size: int) -> Callable[[float], float] | None:
         return count / elapsed
 
     return pairs_per_second
+
+
+@functools.cache
+def _declare_torchvision_operations() -> None:
+    """Lets a torchvision be imported whose compiled part does not fit torch.
+
+    There is none for a torch without CUDA on the registry.
+    """
+    import torch
+
+    spec = importlib.util.find_spec("torchvision")
+    (folder,) = spec.submodule_search_locations
+    try:
+        torch.ops.load_library(str(pathlib.Path(folder) / "_C.so"))
+    except OSError:
+        for operation in _TORCHVISION_OPERATIONS:
+            name, parameters = operation.split("(", 1)
+            torch.library.define(f"torchvision::{name}", f"({parameters}")

@@ -57,11 +57,11 @@ def stage_times(
     def decode(encoded, draws):
         boxes = images.random_boxes(draws, recipes)
         pixels, _ = images.decode_around(encoded, boxes)
-        return tf.shape(pixels)[0]
+        return pixels[0, 0]
 
     def resize(encoded, draws):
         crops = images.two_crops(encoded, draws, image_size, recipes)
-        return tf.shape(crops)[0]
+        return crops[:, 0, 0]  # Nothing that is known without resizing.
 
     def timed(stage):
         def one(position):
