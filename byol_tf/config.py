@@ -398,6 +398,14 @@ class Config:
         run=False,
         low=10,
     )
+    on_collapse: str = setting(
+        "stop",
+        "When the loss is no number, or all images get much the same "
+        "projection: stop, and say why; warn, and go on; or ignore it.",
+        group=MONITORING,
+        run=False,
+        choices=("stop", "warn", "ignore"),
+    )
     checkpoint_every: int = setting(
         1000,
         "Steps between two checkpoints; the last step always has one.",

@@ -58,6 +58,10 @@ def run(config: Config) -> Config:
     except tf.errors.InvalidArgumentError as error:
         damaged = undecodable(dataset.train) or undecodable(dataset.test)
         raise damaged or error from error
+    if not np.isfinite(learned[0]).all():
+        skipped = "The encoder's features are not finite."
+        report.update(folder, evaluation={"skipped": skipped})
+        return config
     _draw_neighbours(config, dataset, learned, folder / "plots/neighbours.png")
     baselines = {
         "random_init": _accuracies(*features(random_init, "random encoder")),

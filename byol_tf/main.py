@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 from byol_tf import command_line
 from byol_tf.config import Config, ConfigError
+from byol_tf.training.collapse import Collapse
 from byol_tf.training.run_folder import check_run_dir
 
 # mode -> the jobs it consists of; each leaves its results in the run folder.
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
     except BrokenPipeError:  # `--help | head`: nobody reads on.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
+    except (Collapse, OSError) as error:
         return _fail(1, str(error))
     except KeyboardInterrupt:
         return _fail(130, "interrupted; the same command goes on from there.")

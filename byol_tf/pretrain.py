@@ -15,9 +15,22 @@ from byol_tf.data.pipeline import open_dataset, training_batches
 from byol_tf.data.sources import undecodable
 from byol_tf.model.build import build_byol, recipes
 from byol_tf.training.checkpoints import Checkpoints
+from byol_tf.training.doctor import Doctor, found
 from byol_tf.training.monitors import Monitor
 from byol_tf.training.run_folder import open_run_folder
 from byol_tf.training.run_log import RunLog, read_metrics
+
+# The last row's figures that the report has on collapse.
+_FIGURES = (
+    "projection_std",
+    "effective_rank",
+    "eigenvalue_spread",
+    "mean_cosine",
+    "gradient_norm",
+    "trust_ratio_min",
+    "trust_ratio_median",
+    "trust_ratio_max",
+)
 
 
 def run(config: Config) -> Config:
@@ -28,6 +41,7 @@ def run(config: Config) -> Config:
 
     Raises:
       ConfigError: if the settings cannot work, before anything is written.
+      Collapse: if nothing is learned any more, and --on_collapse is stop.
     """
     dataset, config = open_dataset(config)
     if config.batch_size > dataset.train.size:
@@ -49,20 +63,24 @@ def run(config: Config) -> Config:
         config.keep_checkpoints,
     )
     first_step = checkpoints.restore()
+    monitor = Monitor(
+        model,
+        dataset,
+        config.image_size,
+        config.eval_crop,
+        config.monitor_images,
+    )
+    doctor = Doctor(model, monitor.images, config.on_collapse)
     log = RunLog(
         folder,
-        Monitor(
-            model,
-            dataset,
-            config.image_size,
-            config.eval_crop,
-            config.monitor_images,
-        ),
+        monitor,
+        doctor,
         first_step=first_step,
         total_steps=total_steps,
         batch_size=config.batch_size,
         log_every=config.log_every,
         monitor_every=config.monitor_every or max(total_steps // 20, 1),
+        checkpoint_every=config.checkpoint_every,
     )
     if first_step < total_steps:
         batches = training_batches(
@@ -82,7 +100,8 @@ def run(config: Config) -> Config:
                 verbose=0,
             )
         except KeyboardInterrupt:
-            checkpoints.save()
+            if doctor.parameters_are_finite():
+                checkpoints.save()
             raise
         except tf.errors.InvalidArgumentError as error:
             damaged = undecodable(dataset.train) or undecodable(dataset.test)
@@ -121,7 +140,7 @@ def _report(config: Config, model, folder: pathlib.Path) -> None:
         },
         collapse={
             "projection_size": config.projection_size,
-            "projection_std": last["projection_std"],
-            "effective_rank": last["effective_rank"],
+            **{name: last[name] for name in _FIGURES if name in last},
+            "found": found(rows),
         },
     )

@@ -8,7 +8,7 @@ from byol_tf.data.sources import Dataset
 from byol_tf.evaluation.features import extract
 from byol_tf.evaluation.knn import knn_accuracy
 from byol_tf.model.byol import BYOL
-from byol_tf.training import collapse
+from byol_tf.training import collapse, observation
 
 # Images whose projections tell of a collapse.
 COLLAPSE_IMAGES = 1024
@@ -41,20 +41,25 @@ class Monitor:
             numbers = evenly_spaced(source.size, count)
             return evaluation_batches(source, image_size, crop, numbers)
 
+        # For the collapse doctor, [n, image_size, image_size, 3] in [0, 1].
+        self.images = np.concatenate(
+            [
+                images
+                for images, _ in some(
+                    dataset.train, observation.IMAGES
+                ).as_numpy_iterator()
+            ]
+        )
         self._bank = some(dataset.train, bank)
         self._queries = None
         if dataset.test is not None:
             self._queries = some(dataset.test, bank // 5)
 
     def measure(self) -> dict[str, float]:
-        """`projection_std`, `effective_rank`, and `knn_top1` with labels."""
+        """`collapse.figures` of the projections, and `knn_top1` with labels."""
         features, labels = extract(self._model.encoder, self._bank)
         chosen = evenly_spaced(len(features), COLLAPSE_IMAGES)
-        projections = self._project(features[chosen])
-        figures = {
-            "projection_std": collapse.projection_std(projections),
-            "effective_rank": collapse.effective_rank(projections),
-        }
+        figures = collapse.figures(self._project(features[chosen]))
         if self._queries is not None:
             queries, query_labels = extract(self._model.encoder, self._queries)
             figures["knn_top1"] = knn_accuracy(
