@@ -22,12 +22,19 @@ from byol_tf.training.observation import Observation, Observer
 POLICIES = ("stop", "warn", "ignore")
 
 # Deviation of the projections, times sqrt(d), below which they have collapsed.
+# Healthy: at least 0.27 (tiny), 0.63 (quickstart, 937 steps), 0.75 (photos, 160
+# steps). Without a predictor: 0.05 to 0.08 (tiny), 0.13 to 0.16 (quickstart),
+# 0.04 to 0.15 (photos), each from about step 40 on.
 COLLAPSED_STD = 0.2
-# Effective rank below which they have: they lie on a line.
+# Effective rank below which they have, whatever their deviation: they lie on a
+# line. Healthy: at least 2.8 (tiny), 11.8 (quickstart), 15 (photos). LARS at a
+# rate of 200: 1.02.
 COLLAPSED_RANK = 1.2
 # Before, a random network and young moving averages say nothing of a collapse.
 FIRST_STEPS = 50
-# What a step may change a kernel by, as a share of its norm.
+# What a step may change a kernel by, as a share of its norm. Healthy: 0.02
+# (quickstart), 0.07 (the highest published rate, 7.2), 0.005 to 0.02 (Adam at
+# 0.001). Adam at 0.2: 3.7; LARS at 200: 2.
 LONGEST_UPDATE = 0.3
 # Learning rates from here on are LARS's: published ones begin at 0.2.
 LARS_RATE = 0.1

@@ -67,8 +67,8 @@ def small_model(encoder=None, optimizer=None, **arguments) -> byol_tf.BYOL:
     return model
 
 
-def without_predictor(total_steps=4):
-    model = small_model(total_steps=total_steps)
+def without_predictor(**arguments):
+    model = small_model(**arguments)
     model.online.predictor, model.target.predictor = Identity(), Identity()
     return model
 
@@ -227,7 +227,8 @@ def test_float16_without_a_loss_scale(images):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
 def test_a_collapse_is_seen_twice_and_explained(images):
-    model = without_predictor(total_steps=40)
+    recipes = (byol_tf.augment.T, byol_tf.augment.T_PRIME)
+    model = without_predictor(total_steps=64, recipes=recipes)
     model.fit(images, batch_size=16, epochs=15, shuffle=False, verbose=0)
     with pytest.raises(byol_tf.Collapse) as error:
         fit(model, images)
