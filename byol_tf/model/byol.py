@@ -84,8 +84,9 @@ class BYOL(keras.Model):
         self.online = Network(encoder, *heads, name="online", dtype=dtype)
         twin = type(encoder).from_config(encoder.get_config())
         self.target = Network(twin, *heads, name="target", dtype=dtype)
-        # Not `target.trainable = False`: that would put its BatchNorm in
-        # inference mode, and the target normalises by batch statistics.
+        # Not `target.trainable = False`: that would put an encoder's Keras
+        # BatchNormalization in inference mode, and the target normalises by
+        # batch statistics.
         for parameter in self.target.trainable_variables:
             parameter.trainable = False
         self.built = True

@@ -186,6 +186,18 @@ def test_each_fault_is_named_and_no_other(
         ]
 
 
+def test_looking_more_often_changes_no_bit(images):
+    def trained(every):
+        keras.utils.set_random_seed(0)
+        model = small_model(optimizer=byol_tf.LARS(1.0), num_classes=2)
+        fit(model, images, every=every, on_collapse="ignore")
+        drawn = keras.random.uniform([4]), tf.random.uniform([4])
+        return [*model.weights, *model.optimizer.variables, *drawn]
+
+    for often, never in zip(trained(1), trained(100), strict=True):
+        np.testing.assert_array_equal(often, never)
+
+
 def test_images_that_are_not_finite(images, capsys):
     spoiled = (images / 255).astype(np.float32)
     spoiled[3, 0, 0] = np.nan
