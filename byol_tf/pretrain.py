@@ -4,6 +4,7 @@ It leaves in the run folder: config.json, flags.txt, metrics.jsonl,
 tensorboard/, checkpoints/, encoder.keras, plots/, report.json and report.md.
 """
 
+import contextlib
 import math
 import pathlib
 
@@ -12,7 +13,7 @@ import tensorflow as tf
 from byol_tf import report
 from byol_tf.config import Config, ConfigError
 from byol_tf.data.pipeline import open_dataset, training_batches
-from byol_tf.data.sources import undecodable
+from byol_tf.data.sources import Dataset, undecodable
 from byol_tf.model.build import build_byol, recipes
 from byol_tf.training.checkpoints import Checkpoints
 from byol_tf.training.doctor import Doctor, found
@@ -63,13 +64,14 @@ def run(config: Config) -> Config:
         config.keep_checkpoints,
     )
     first_step = checkpoints.restore()
-    monitor = Monitor(
-        model,
-        dataset,
-        config.image_size,
-        config.eval_crop,
-        config.monitor_images,
-    )
+    with _naming_damaged_images(dataset):
+        monitor = Monitor(
+            model,
+            dataset,
+            config.image_size,
+            config.eval_crop,
+            config.monitor_images,
+        )
     doctor = Doctor(model, monitor.images, config.on_collapse)
     log = RunLog(
         folder,
@@ -92,25 +94,33 @@ def run(config: Config) -> Config:
             first_step,
         )
         try:
-            model.fit(
-                batches,
-                steps_per_epoch=total_steps - first_step,
-                callbacks=[log, checkpoints],
-                shuffle=False,
-                verbose=0,
-            )
+            with _naming_damaged_images(dataset):
+                model.fit(
+                    batches,
+                    steps_per_epoch=total_steps - first_step,
+                    callbacks=[log, checkpoints],
+                    shuffle=False,
+                    verbose=0,
+                )
         except KeyboardInterrupt:
             if doctor.parameters_are_finite():
                 checkpoints.save()
             raise
-        except tf.errors.InvalidArgumentError as error:
-            damaged = undecodable(dataset.train) or undecodable(dataset.test)
-            raise damaged or error from error
         finally:
             log.close()
     model.encoder.save(folder / "encoder.keras")
     _report(config, model, folder)
     return config
+
+
+@contextlib.contextmanager
+def _naming_damaged_images(dataset: Dataset):
+    """Turns TensorFlow's error on an image into one that names its file."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        damaged = undecodable(dataset.train) or undecodable(dataset.test)
+        raise damaged or error from error
 
 
 def _report(config: Config, model, folder: pathlib.Path) -> None:
