@@ -22,11 +22,15 @@ if os.path.abspath(_MAIN) != os.path.join(
     from byol_tf.model.resnet import ResNet
     from byol_tf.optim.lars import LARS
     from byol_tf.optim.schedules import WarmupCosine, cosine_tau
+    from byol_tf.training.collapse import Collapse
+    from byol_tf.training.doctor import CollapseDoctor
 
     __all__ = [
         "BYOL",
         "LARS",
         "BatchNorm",
+        "Collapse",
+        "CollapseDoctor",
         "ResNet",
         "WarmupCosine",
         "augment",

@@ -88,6 +88,13 @@ class Config:
         run=False,
         choices=MODES,
     )
+    profile_input: bool = setting(
+        False,
+        "Do not train, but measure for a minute whether the input or the model "
+        "limits the run, and say which flag to turn.",
+        group=JOB,
+        run=False,
+    )
     run_dir: str = setting(
         "runs/byol",
         "Folder for all results. A run that was interrupted goes on from its "
@@ -454,6 +461,14 @@ class Config:
         run=False,
         low=10,
     )
+    on_collapse: str = setting(
+        "stop",
+        "When the loss is no number, or all images get much the same "
+        "projection: stop, and say why; warn, and go on; or ignore it.",
+        group=MONITORING,
+        run=False,
+        choices=("stop", "warn", "ignore"),
+    )
     checkpoint_every: int = setting(
         1000,
         "Steps between two checkpoints; the last step always has one.",
@@ -493,6 +508,10 @@ class Config:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, published)
         self._check_dataset()
+        if self.profile_input and self.mode != "pretrain":
+            raise ConfigError(
+                f"--profile_input goes with --mode=pretrain, not {self.mode}."
+            )
         if self.encoder and self.mode not in ("evaluate", "export"):
             raise ConfigError(
                 f"--encoder={self.encoder} goes with --mode=evaluate or "
@@ -584,6 +603,14 @@ class Config:
                         "network without a published depth."
                     )
             object.__setattr__(self, "encoder_depth", 50)
+
+    def check_batch(self, images: int) -> None:
+        """Raises ConfigError if the batch is larger than the training set."""
+        if self.batch_size > images:
+            raise ConfigError(
+                f"--batch_size={self.batch_size} is more than --dataset="
+                f"{self.dataset} has images ({images})."
+            )
 
     def flagfile(self) -> str:
         """All settings as a flagfile that asks for the same."""

@@ -57,8 +57,12 @@ def run(config: Config) -> Config:
         learned += [features[numbers], labels[numbers]]
         labelled.append(numbers)
         splits.append(batches_of(source, numbers))
+    skipped = None
     if not all(map(len, labelled)):
         skipped = f"{config.dataset} has no images with labels in both splits."
+    elif not np.isfinite(learned[0]).all():
+        skipped = "The encoder's features are not finite."
+    if skipped:
         report.update(folder, evaluation={"skipped": skipped})
         return config
     _draw_neighbours(

@@ -25,12 +25,15 @@ def run(config: Config) -> Config:
     encoder = load_encoder(path)
     folder = open_results_folder(config)
     size = config.image_size or 224
+    images = np.random.RandomState(config.seed).rand(_COMPARED, size, size, 3)
+    images = images.astype(np.float32)
+    if not np.isfinite(encoder(images)).all():
+        skipped = "The encoder's features are not finite."
+        report.update(folder, export={"skipped": skipped})
+        return config
     export_saved_model(
         encoder, folder / "saved_model", size, config.eval_crop or 1.0
     )
-    images = np.random.RandomState(config.seed).rand(_COMPARED, size, size, 3)
-    difference = max_abs_difference(
-        encoder, folder / "saved_model", images.astype(np.float32)
-    )
+    difference = max_abs_difference(encoder, folder / "saved_model", images)
     report.update(folder, export={"max_abs_diff": difference})
     return config

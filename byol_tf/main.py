@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 from byol_tf import command_line
 from byol_tf.config import Config, ConfigError
+from byol_tf.training.collapse import Collapse
 from byol_tf.training.run_folder import check_run_dir
 from byol_tf.training.signals import Interrupted
 
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
     except BrokenPipeError:  # `--help | head`: nobody reads on.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
+    except (Collapse, OSError) as error:
         return _fail(1, str(error))
     except Interrupted as interruption:
         return _fail(128 + interruption.number, str(interruption))
@@ -48,7 +49,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(config: Config) -> None:
-    check_run_dir(config)
+    if not config.profile_input:
+        check_run_dir(config)
     with _silent_native_code():
         import tensorflow as tf  # Here, and not above: it takes seconds.
 
@@ -56,9 +58,10 @@ def _run(config: Config) -> None:
 
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    for job in JOBS[config.mode]:
+    jobs = ("profile_input",) if config.profile_input else JOBS[config.mode]
+    for job in jobs:
         config = importlib.import_module(f"byol_tf.{job}").run(config)
-    if config.mode != "preview":
+    if config.mode != "preview" and not config.profile_input:
         print(f"Report: {pathlib.Path(config.run_dir) / 'report.md'}")
 
 

@@ -19,10 +19,23 @@ from byol_tf.data.sources import Dataset
 from byol_tf.model.build import build_byol, recipes
 from byol_tf.model.byol import BYOL
 from byol_tf.training.checkpoints import Checkpoints
+from byol_tf.training.doctor import Doctor, found
 from byol_tf.training.monitors import Monitor
 from byol_tf.training.run_folder import locked, open_run_folder
 from byol_tf.training.run_log import RunLog, read_metrics
 from byol_tf.training.signals import Interrupted, StopRequest, noting_signals
+
+# The last row's figures that the report has on collapse.
+_FIGURES = (
+    "projection_std",
+    "effective_rank",
+    "eigenvalue_spread",
+    "mean_cosine",
+    "gradient_norm",
+    "trust_ratio_min",
+    "trust_ratio_median",
+    "trust_ratio_max",
+)
 
 
 def run(config: Config) -> Config:
@@ -33,13 +46,10 @@ def run(config: Config) -> Config:
 
     Raises:
       ConfigError: if the settings cannot work, before anything is written.
+      Collapse: if nothing is learned any more, and --on_collapse is stop.
     """
     dataset, config = open_dataset(config)
-    if config.batch_size > dataset.train.size:
-        raise ConfigError(
-            f"--batch_size={config.batch_size} is more than --dataset="
-            f"{config.dataset} has images ({dataset.train.size})."
-        )
+    config.check_batch(dataset.train.size)
     steps_per_epoch = dataset.train.size / config.batch_size
     total_steps = config.steps or int(config.epochs * steps_per_epoch)
     model = build_byol(
@@ -81,6 +91,7 @@ def _train(
     log = RunLog(
         folder,
         monitor,
+        Doctor(model, monitor.images, config.on_collapse),
         first_step=first_step,
         total_steps=total_steps,
         batch_size=config.batch_size,
@@ -150,7 +161,7 @@ def _report(
         },
         collapse={
             "projection_size": config.projection_size,
-            "projection_std": last["projection_std"],
-            "effective_rank": last["effective_rank"],
+            **{name: last[name] for name in _FIGURES if name in last},
+            "found": found(rows),
         },
     )

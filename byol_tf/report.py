@@ -13,6 +13,9 @@ import matplotlib.pyplot as plt
 
 _SIZE = (7.0, 4.0)
 _DPI = 120
+# Share of the healthy deviation of projections where the plot has its red line:
+# the collapse doctor's limit.
+COLLAPSED = 0.2
 
 
 def update(run_dir: pathlib.Path, **sections: dict) -> None:
@@ -76,7 +79,7 @@ def plot_training(
     _line(axes, rows, "projection_std", "deviation of projections", marker="o")
     axes.axhline(healthy, color="gray", linestyle="--", label="1 / sqrt(d)")
     axes.axhline(
-        healthy / 2, color="tab:red", linestyle=":", label="half of that"
+        COLLAPSED * healthy, color="tab:red", linestyle=":", label="collapsed"
     )
     axes.set_ylim(0, None)
     axes.set_ylabel("deviation over images")
@@ -96,7 +99,11 @@ def plot_training(
 
 
 def _line(axes, rows, name, label, color="tab:blue", scale=1.0, marker=None):
-    points = [(row["step"], scale * row[name]) for row in rows if name in row]
+    points = [
+        (row["step"], math.nan if row[name] is None else scale * row[name])
+        for row in rows
+        if name in row
+    ]
     axes.plot(*zip(*points), color=color, label=label, marker=marker, ms=4)
 
 
@@ -217,34 +224,68 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _pretrain_text(pretrain: dict, collapse: dict) -> str:
-    healthy = 1 / math.sqrt(collapse["projection_size"])
+    return (
+        "## Pretraining\n\n"
+        + _table(
+            ["quantity", "value"],
+            [
+                ["data", pretrain["dataset"]],
+                ["encoder parameters", f"{pretrain['encoder_parameters']:,}"],
+                ["steps", f"{pretrain['steps']:,}"],
+                ["batch", f"{pretrain['batch_size']:,}"],
+                ["seconds of training", f"{pretrain['seconds']:.0f}"],
+                ["images per second", f"{pretrain['images_per_second']:.0f}"],
+                [
+                    "final BYOL loss (0 to 8)",
+                    _number(pretrain["final_loss"], ".3f"),
+                ],
+            ],
+        )
+        + _collapse_text(collapse)
+    )
+
+
+def _collapse_text(collapse: dict) -> str:
+    """The section `collapse`: what was found wrong, and the last figures."""
     verdict = (
-        "no collapse"
-        if collapse["projection_std"] > healthy / 2
-        else "COLLAPSED: below half of 1/sqrt(d)"
+        f"**Found: {'; '.join(collapse['found'])}.**"
+        if collapse.get("found")
+        else "Healthy: no collapse, and no known cause of one."
     )
-    return "## Pretraining\n\n" + _table(
-        ["quantity", "value"],
+    size = collapse["projection_size"]
+    rows = [
         [
-            ["data", pretrain["dataset"]],
-            ["encoder parameters", f"{pretrain['encoder_parameters']:,}"],
-            ["steps", f"{pretrain['steps']:,}"],
-            ["batch", f"{pretrain['batch_size']:,}"],
-            ["seconds of training", f"{pretrain['seconds']:.0f}"],
-            ["images per second", f"{pretrain['images_per_second']:.0f}"],
-            ["final BYOL loss (0 to 8)", f"{pretrain['final_loss']:.3f}"],
-            [
-                "deviation of the projections",
-                f"{collapse['projection_std']:.4f} (1/sqrt(d) is "
-                f"{healthy:.4f}: {verdict})",
-            ],
-            [
-                "effective rank of the projections",
-                f"{collapse['effective_rank']:.1f} of "
-                f"{collapse['projection_size']}",
-            ],
+            "deviation of the projections",
+            f"{_number(collapse['projection_std'], '.4f')} (in all "
+            f"directions: 1/sqrt(d) = {1 / math.sqrt(size):.4f})",
         ],
+        [
+            "effective rank of the projections",
+            f"{_number(collapse['effective_rank'], '.1f')} of {size}",
+        ],
+    ]
+    for name, title in (
+        (
+            "eigenvalue_spread",
+            "largest / smallest eigenvalue of their covariance",
+        ),
+        ("mean_cosine", "mean cosine of two images' projections"),
+        ("gradient_norm", "gradient norm"),
+        ("trust_ratio_median", "LARS trust ratio, median kernel"),
+    ):
+        if name in collapse:
+            rows.append([title, _number(collapse[name], ".3g")])
+    return (
+        "\n## Has it collapsed?\n\n"
+        + verdict
+        + "\n\n"
+        + _table(["at the last step", "value"], rows)
     )
+
+
+def _number(value: float | None, form: str) -> str:
+    """A figure of report.json, where None was not finite."""
+    return "not finite" if value is None else format(value, form)
 
 
 def _converted_text(converted: dict) -> str:
@@ -296,6 +337,8 @@ def evaluation_text(evaluation: dict) -> str:
 
 
 def _export_text(export: dict) -> str:
+    if "max_abs_diff" not in export:
+        return f"## Export\n\n{export['skipped']}\n"
     return (
         "## Export\n\n`saved_model/`, loaded back, differs from the encoder by "
         f"at most {export['max_abs_diff']:.1e}.\n"

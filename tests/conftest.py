@@ -1,6 +1,9 @@
 """What all tests share: one seed, and small networks and folders of images."""
 
 import os
+import pathlib
+import subprocess
+import sys
 import tempfile
 
 # Indexes of folders go where no user's are.
@@ -15,6 +18,20 @@ import tensorflow as tf
 
 import byol_tf
 from byol_tf.data.bundled import open_bundled
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Flags for a network that learns nothing, fast.
+SMALL = (
+    "--encoder_blocks=1,1",
+    "--encoder_channels=8,16",
+    "--stem_channels=8",
+    "--projector_hidden=32",
+    "--projection_size=16",
+    "--batch_size=32",
+    "--monitor_images=200",
+    "--log_every=2",
+)
 
 
 def pytest_configure():
@@ -75,3 +92,24 @@ def save_images(folder, count: int, size=(40, 30), suffix="jpg", first=0):
             np.stack([photo, photo // 2, 255 - photo], -1)
         )
         image.resize(size).save(folder / f"{first + i:03d}.{suffix}")
+
+
+def photos(folder: pathlib.Path) -> pathlib.Path:
+    """Images of two sizes and two classes, 60 to learn from and 20 to test."""
+    for split, first, count in (("train", 0, 60), ("test", 60, 20)):
+        for i in range(first, first + count):
+            size = (40, 30) if i % 3 else (34, 38)
+            name = "even" if i % 2 == 0 else "odd"
+            save_images(folder / split / name, 1, size, first=i)
+    return folder
+
+
+def run(*arguments, timeout=300) -> subprocess.CompletedProcess:
+    """The command line, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "byol_tf/main.py", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )

@@ -25,8 +25,10 @@ FLOORS = {
     "export": 3,
     "convert": 3,
     "preview": 3,
+    "profile_input": 3,
     "command_line": 4,
     "main": 4,
+    "benchmarks": 4,
 }
 NOT_TO_EACH_OTHER = [("data", "model"), ("evaluation", "model")]
 # `training` holds the monitors, which evaluate; `main` reads flags.
@@ -109,6 +111,7 @@ def test_dependencies_are_the_imports(target):
         declared -= {
             ":pretrain",
             ":evaluate",
+            ":profile_input",
             ":export",
             ":preview",
             ":convert",

@@ -45,16 +45,21 @@ EVALUATION = {
 }
 
 
-def collapse(deviation):
+def collapse(*found):
     return {
         "projection_size": 16,
-        "projection_std": deviation,
+        "projection_std": 0.2,
         "effective_rank": 9.0,
+        "eigenvalue_spread": 1234.5,
+        "mean_cosine": 0.375,
+        "gradient_norm": 0.25,
+        "trust_ratio_median": 0.0625,
+        "found": list(found),
     }
 
 
 def test_sections_accumulate(tmp_path):
-    report.update(tmp_path, pretrain=PRETRAIN, collapse=collapse(0.2))
+    report.update(tmp_path, pretrain=PRETRAIN, collapse=collapse())
     report.update(tmp_path, evaluation=EVALUATION)
     report.update(tmp_path, export={"max_abs_diff": 1.5e-7})
     saved = json.loads((tmp_path / "report.json").read_text())
@@ -63,8 +68,10 @@ def test_sections_accumulate(tmp_path):
     text = (tmp_path / "report.md").read_text()
     for figure in ("81.2", "85.3", "70.1", "75.2", "80.4", "84.5", "1.5e-07"):
         assert figure in text
+    for figure in ("0.2000", "9.0 of 16", "1.23e+03", "0.375", "0.0625"):
+        assert figure in text
     assert "1,234,567" in text
-    assert "no collapse" in text
+    assert "Healthy: no collapse" in text
 
 
 def test_neighbours_of_a_single_class(tmp_path):
@@ -74,8 +81,22 @@ def test_neighbours_of_a_single_class(tmp_path):
 
 
 def test_a_collapse_is_called_one(tmp_path):
-    report.update(tmp_path, pretrain=PRETRAIN, collapse=collapse(0.12))
-    assert "COLLAPSED" in (tmp_path / "report.md").read_text()
+    found = collapse("collapsed projections", "predictor missing")
+    report.update(tmp_path, pretrain=PRETRAIN, collapse=found)
+    text = (tmp_path / "report.md").read_text()
+    assert "Found: collapsed projections; predictor missing." in text
+
+
+def test_a_run_that_diverged_has_a_report(tmp_path):
+    lost = {"repr_loss": None, "classif_loss": None, "projection_std": None}
+    report.plot_training([*ROWS, ROWS[-1] | lost], tmp_path, 16)
+    figures = collapse("not finite") | {"projection_std": None}
+    pretrain = PRETRAIN | {"final_loss": None}
+    report.update(tmp_path, pretrain=pretrain, collapse=figures)
+    text = (tmp_path / "report.md").read_text()
+    assert "| final BYOL loss (0 to 8) | not finite |" in text
+    report.update(tmp_path, export={"skipped": "Features not finite."})
+    assert "Features not finite." in (tmp_path / "report.md").read_text()
 
 
 def test_plots_are_pictures_and_stand_in_the_report(tmp_path):
@@ -85,7 +106,7 @@ def test_plots_are_pictures_and_stand_in_the_report(tmp_path):
     report.draw_views(images, images, images, plots / "augmented_pairs.png")
     named = [(image, "shoe") for image in images]
     report.draw_neighbours(named[:2], [named, named], plots / "neighbours.png")
-    report.update(tmp_path, pretrain=PRETRAIN, collapse=collapse(0.2))
+    report.update(tmp_path, pretrain=PRETRAIN, collapse=collapse())
     text = (tmp_path / "report.md").read_text()
     names = {path.name for path in plots.iterdir()}
     assert names == {

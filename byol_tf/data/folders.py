@@ -203,19 +203,16 @@ def _open_files(images: _Images, config: Config, skipped: Skipped) -> Source:
         return tf.io.read_file(encoded_paths[index]), all_labels[index]
 
     shapes = images.shapes[images.shapes[:, 0] > NO_IMAGE]
+    alike = len(shapes) and (shapes == shapes[0]).all()
     source = EncodedSource(
         len(paths),
         read,
         name_of=paths.__getitem__,
         smallest=int(shapes.min()) if len(shapes) else None,
         skipped=skipped,
+        shape=tuple(map(int, shapes[0])) if alike else None,
     )
     for number in np.flatnonzero(images.shapes[:, 0] == NO_IMAGE):
         source.note(number)
-    if len(shapes) and (shapes == shapes[0]).all():
-        parallel_calls = config.parallel_calls or cores()
-        height, width = map(int, shapes[0])
-        return in_memory(
-            source, (height, width), config.in_memory_gb, parallel_calls
-        )
-    return source
+    parallel_calls = config.parallel_calls or cores()
+    return in_memory(source, config.in_memory_gb, parallel_calls)

@@ -5,6 +5,7 @@ stream. So each image is a stream of its own, that of the attempts to load it,
 in which errors are ignored.
 """
 
+import dataclasses
 import os
 
 import numpy as np
@@ -113,22 +114,22 @@ def load_or_mark(
 
 
 def in_memory(
-    source: EncodedSource,
-    shape: tuple[int, int],
-    limit_gb: float,
-    parallel_calls: int,
+    source: EncodedSource, limit_gb: float, parallel_calls: int
 ) -> Source:
     """The images decoded, without damaged ones, if they all fit in memory.
 
     Args:
       source: of the images.
-      shape: height and width that they seem to have.
       limit_gb: GiB that they may take.
       parallel_calls: how many are decoded at once.
 
     Returns:
-      An ArraySource; or `source`, if they are too many or not of that shape.
+      An ArraySource; or `source`, if the images are of several shapes, or too
+      many.
     """
+    shape = source.shape
+    if shape is None:
+        return source
     if source.size * shape[0] * shape[1] * 3 > limit_gb * 2**30:
         return source
 
@@ -146,7 +147,7 @@ def in_memory(
         if label == DAMAGED:
             continue
         if image.shape[:2] != shape:
-            return source
+            return dataclasses.replace(source, shape=None)
         decoded[count], labels[count] = image, label
         count += 1
     return ArraySource(decoded[:count], labels[:count])

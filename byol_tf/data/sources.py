@@ -58,6 +58,7 @@ class EncodedSource:
       smallest: the least height or width among the images that were looked at
         when the source was opened; None if that was none.
       skipped: where images are noted that cannot be used.
+      shape: height and width, if all images that were looked at have the same.
     """
 
     size: int
@@ -65,6 +66,7 @@ class EncodedSource:
     name_of: Callable[[int], str]
     smallest: int | None
     skipped: Skipped
+    shape: tuple[int, int] | None = None
 
     def note(self, number: int) -> None:
         """Puts an image on the list of those that cannot be used."""

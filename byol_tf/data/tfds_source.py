@@ -75,12 +75,13 @@ def open_tfds(name: str, config: Config, skipped: Skipped) -> Dataset:
             return f"example {number} of tfds:{name}, {split}"
 
         shape = features[image].shape[:2]
-        smallest = None if None in shape else min(shape)
-        source = EncodedSource(records.size, read, name_of, smallest, skipped)
-        if smallest is None:
-            return source
+        if None in shape:
+            return EncodedSource(records.size, read, name_of, None, skipped)
+        source = EncodedSource(
+            records.size, read, name_of, min(shape), skipped, shape
+        )
         parallel_calls = config.parallel_calls or cores()
-        return in_memory(source, shape, config.in_memory_gb, parallel_calls)
+        return in_memory(source, config.in_memory_gb, parallel_calls)
 
     train = open_split("train_split", config.train_split)
     fingerprint = f"{builder.info.full_name} {train.size}"

@@ -85,8 +85,9 @@ class BYOL(keras.Model):
         self.online = Network(encoder, *heads, name="online", dtype=dtype)
         twin = type(encoder).from_config(encoder.get_config())
         self.target = Network(twin, *heads, name="target", dtype=dtype)
-        # Not `target.trainable = False`: that would put its BatchNorm in
-        # inference mode, and the target normalises by batch statistics.
+        # Not `target.trainable = False`: that would put an encoder's Keras
+        # BatchNormalization in inference mode, and the target normalises by
+        # batch statistics.
         for parameter in self.target.trainable_variables:
             parameter.trainable = False
         self.built = True
@@ -160,6 +161,30 @@ class BYOL(keras.Model):
           [0, 8], `classif_loss` and `top1_accuracy` of the classifier on view
           1 (0 without labels), and the step's `tau` and `learning_rate`.
         """
+        figures, gradients = self.loss_and_gradients(view1, view2, labels)
+
+        # theta <- optimizer(theta, gradient, learning rate).
+        step = tf.convert_to_tensor(self.optimizer.iterations)
+        learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        self.optimizer.apply(gradients, self.online.trainable_variables)
+
+        # Equation 1, with the new theta: xi <- tau xi + (1 - tau) theta.
+        tau = cosine_tau(step, self.tau_base, self.total_steps)
+        tau = tf.cast(tau, self.variable_dtype)
+        for online, target in zip(self.online.weights, self.target.weights):
+            if online.trainable:
+                target.assign(tau * target + (1 - tau) * online)
+
+        return figures | {"tau": tau, "learning_rate": learning_rate}
+
+    def loss_and_gradients(self, view1, view2, labels=None):
+        """The loss on given views, and its gradients; changes no parameter.
+
+        Returns:
+          `update`'s first four scalars; and the gradients of the online
+          network's trainable variables, None where none flows, by the
+          optimizer's `scale_loss`.
+        """
         target1 = self.target(view1, training=True)
         target2 = self.target(view2, training=True)
         with tf.GradientTape() as tape:
@@ -182,28 +207,13 @@ class BYOL(keras.Model):
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             scaled_loss = self.optimizer.scale_loss(loss / replicas)
 
-        # theta <- optimizer(theta, gradient, learning rate).
-        parameters = self.online.trainable_variables
-        gradients = tape.gradient(scaled_loss, parameters)
-        step = tf.convert_to_tensor(self.optimizer.iterations)
-        learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        self.optimizer.apply(gradients, parameters)
-
-        # Equation 1, with the new theta: xi <- tau xi + (1 - tau) theta.
-        tau = cosine_tau(step, self.tau_base, self.total_steps)
-        tau = tf.cast(tau, self.variable_dtype)
-        for online, target in zip(self.online.weights, self.target.weights):
-            if online.trainable:
-                target.assign(tau * target + (1 - tau) * online)
-
+        gradients = tape.gradient(scaled_loss, self.online.trainable_variables)
         return {
             "loss": loss,
             "repr_loss": repr_loss,
             "classif_loss": classif_loss,
             "top1_accuracy": top1,
-            "tau": tau,
-            "learning_rate": learning_rate,
-        }
+        }, gradients
 
     def _classification(self, outputs, labels):
         """The classifier's loss and accuracy; zeros without labels."""

@@ -58,18 +58,27 @@ class LARS(keras.optimizers.Optimizer):
         gradient = tf.cast(gradient, variable.dtype)
         momentum = self.momentum_of(variable)
         if variable.shape.rank > 1:
-            gradient = self._adapted(gradient, variable)
+            gradient = self.decayed(gradient, variable)
+            gradient *= self.trust_ratio(gradient, variable)
         self.assign(momentum, self.momentum * momentum + gradient)
         self.assign_sub(variable, learning_rate * momentum)
 
-    def _adapted(self, gradient, variable):
-        """The gradient with weight decay, scaled by the trust ratio."""
-        gradient += self.l2_weight_decay * variable
+    def decayed(self, gradient, variable):
+        """A kernel's gradient with that of the weight decay."""
+        return gradient + self.l2_weight_decay * variable
+
+    def trust_ratio(self, gradient, variable):
+        """trust_coefficient * ||p|| / ||g||, or 1 if a norm is 0; a scalar.
+
+        Args:
+          gradient: g, of `decayed`.
+          variable: p, a kernel.
+        """
         parameter_norm = tf.norm(variable)
         gradient_norm = tf.norm(gradient)
         ratio = self.trust_coefficient * parameter_norm / gradient_norm
         both_positive = (parameter_norm > 0) & (gradient_norm > 0)
-        return gradient * tf.where(both_positive, ratio, tf.ones_like(ratio))
+        return tf.where(both_positive, ratio, tf.ones_like(ratio))
 
     def get_config(self):
         return {

@@ -4,11 +4,11 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf.data.pipeline import evaluation_batches
-from byol_tf.data.sources import Dataset
+from byol_tf.data.sources import DAMAGED, Dataset
 from byol_tf.evaluation.features import extract
 from byol_tf.evaluation.knn import knn_accuracy
 from byol_tf.model.byol import BYOL
-from byol_tf.training import collapse
+from byol_tf.training import collapse, observation
 
 # Images whose projections tell of a collapse.
 COLLAPSE_IMAGES = 1024
@@ -41,30 +41,41 @@ class Monitor:
             numbers = evenly_spaced(source.size, count)
             return evaluation_batches(source, image_size, crop, numbers)
 
+        # For the collapse doctor, [n, image_size, image_size, 3] in [0, 1].
+        self.images = np.concatenate(
+            [
+                images[labels != DAMAGED]
+                for images, labels in some(
+                    dataset.train, observation.IMAGES
+                ).as_numpy_iterator()
+            ]
+        )
         self._bank = some(dataset.train, bank)
         self._queries = None
         if dataset.test is not None:
             self._queries = some(dataset.test, bank // 5)
 
     def measure(self) -> dict[str, float]:
-        """`projection_std`, `effective_rank`, and `knn_top1` with labels."""
+        """`collapse.figures` of the projections, and `knn_top1` with labels."""
         features, labels = extract(self._model.encoder, self._bank)
+        features, labels = _only(labels != DAMAGED, features, labels)
         chosen = evenly_spaced(len(features), COLLAPSE_IMAGES)
-        projections = self._project(features[chosen])
-        figures = {
-            "projection_std": collapse.projection_std(projections),
-            "effective_rank": collapse.effective_rank(projections),
-        }
+        figures = collapse.figures(self._project(features[chosen]))
         if self._queries is not None:
             queries, query_labels = extract(self._model.encoder, self._queries)
             figures["knn_top1"] = knn_accuracy(
-                features, labels, queries, query_labels
+                *_only(labels >= 0, features, labels),
+                *_only(query_labels >= 0, queries, query_labels),
             )
         return figures
 
     def _project(self, features: np.ndarray) -> np.ndarray:
         projector = self._model.online.projector
         return projector(tf.constant(features), training=False).numpy()
+
+
+def _only(chosen: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
+    return [array[chosen] for array in arrays]
 
 
 def evenly_spaced(size: int, count: int) -> np.ndarray:

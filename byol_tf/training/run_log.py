@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 import tqdm
 
-from byol_tf.config import ConfigError
+from byol_tf.training.doctor import Doctor
 from byol_tf.training.monitors import Monitor
 
 # What the progress bar shows, and by which shorter name.
@@ -32,6 +32,7 @@ class RunLog(keras.callbacks.Callback):
       folder: of the run. `metrics.jsonl` there is continued: rows of steps
         from `first_step` on, left by an interrupted run, are dropped.
       monitor: measures every `monitor_every` steps, and at the last.
+      doctor: examines the model then, and at once when the loss is not finite.
       first_step: number of steps that were done before.
       total_steps: at which the run ends.
       batch_size: images in a step.
@@ -43,6 +44,7 @@ class RunLog(keras.callbacks.Callback):
         self,
         folder: pathlib.Path,
         monitor: Monitor,
+        doctor: Doctor,
         *,
         first_step: int,
         total_steps: int,
@@ -54,11 +56,13 @@ class RunLog(keras.callbacks.Callback):
         self._path = folder / "metrics.jsonl"
         self._tensorboard = folder / "tensorboard"
         self._monitor = monitor
+        self._doctor = doctor
         self._step = first_step
         self._total_steps = total_steps
         self._batch_size = batch_size
         self._log_every = log_every
         self._monitor_every = monitor_every
+        self._diverged = False
         self._shown = {}
 
     def on_train_begin(self, logs=None):
@@ -84,6 +88,8 @@ class RunLog(keras.callbacks.Callback):
         self._bar.update()
         last = self._step == self._total_steps
         measuring = last or self._step % self._monitor_every == 0
+        if not self._diverged and not math.isfinite(logs["loss"]):
+            self._diverged = measuring = True
         if not measuring and self._step % self._log_every:
             return
         seconds = time.perf_counter() - self._row_time
@@ -91,15 +97,11 @@ class RunLog(keras.callbacks.Callback):
         row = {name: float(value) for name, value in logs.items()}
         row |= {"seconds": seconds, "images_per_second": images / seconds}
         if measuring:
-            row |= self._monitor.measure()
-        for name, value in row.items():
-            if not math.isfinite(value):
-                raise ConfigError(
-                    f"{name} is {value} at step {self._step}: training has "
-                    "diverged. Lower --base_learning_rate, and choose another "
-                    "--run_dir."
-                )
+            figures = self._monitor.measure()
+            row |= figures | self._doctor.examine(self._step, row, figures)
         self._write(row)
+        if measuring:
+            self._doctor.judge()
         self._row_step, self._row_time = self._step, time.perf_counter()
 
     def close(self) -> None:
@@ -108,14 +110,20 @@ class RunLog(keras.callbacks.Callback):
         self._file.close()
         self._writer.close()
 
-    def _write(self, row: dict[str, float]) -> None:
-        self._file.write(json.dumps({"step": self._step} | row) + "\n")
+    def _write(self, row: dict[str, float | list[str]]) -> None:
+        cells = {
+            # JSON has no NaN.
+            name: None if _is_nan_or_infinite(value) else value
+            for name, value in row.items()
+        }
+        self._file.write(json.dumps({"step": self._step} | cells) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())  # Before a checkpoint of this step.
+        numbers = {k: v for k, v in row.items() if isinstance(v, float)}
         with self._writer.as_default(step=self._step):
-            for name, value in row.items():
+            for name, value in numbers.items():
                 tf.summary.scalar(name, value)
-        self._shown |= row
+        self._shown |= numbers
         self._bar.set_postfix(
             {
                 short: f"{self._shown[name]:.3g}"
@@ -126,9 +134,14 @@ class RunLog(keras.callbacks.Callback):
         )
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+def _is_nan_or_infinite(value) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def read_metrics(path: pathlib.Path) -> list[dict]:
     """The rows of a metrics.jsonl; none if there is no such file.
 
+    A number that was not finite is None; `found` is a list of names.
     A last line that a crash cut short is left out.
     """
     rows = []

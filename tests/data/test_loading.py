@@ -1,5 +1,6 @@
 """Damaged images among good ones: who stands in, and what is noted."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -34,7 +35,7 @@ def source_of(size: int, bad) -> EncodedSource:
     def read(number):
         return all_files[number], tf.cast(number, tf.int32)
 
-    return EncodedSource(size, read, str, 1, Skipped())
+    return EncodedSource(size, read, str, 1, Skipped(), shape=(1, 1))
 
 
 def load(source):
@@ -86,7 +87,7 @@ def test_only_damaged_images_are_an_error_and_no_hang():
 
 def test_in_memory_leaves_damaged_ones_out():
     source = source_of(20, {0, 19, 5})
-    arrays = in_memory(source, (1, 1), 1.0, 2)
+    arrays = in_memory(source, 1.0, 2)
     good = [i for i in range(20) if i not in (0, 5, 19)]
     assert arrays.labels.tolist() == good
     assert arrays.images[:, 0, 0, 0].tolist() == good
@@ -94,9 +95,10 @@ def test_in_memory_leaves_damaged_ones_out():
 
 def test_in_memory_only_what_fits_and_is_of_one_size():
     source = source_of(20, {})
-    assert in_memory(source, (1, 1), 59 / 2**30, 2) is source
-    assert in_memory(source, (2, 1), 1.0, 2) is source
-    assert isinstance(in_memory(source, (1, 1), 60 / 2**30, 2), ArraySource)
+    assert in_memory(source, 59 / 2**30, 2) is source
+    assert isinstance(in_memory(source, 60 / 2**30, 2), ArraySource)
+    taller = dataclasses.replace(source, shape=(2, 1))
+    assert in_memory(taller, 1.0, 2).shape is None
 
 
 @pytest.fixture

@@ -37,7 +37,12 @@ def test_a_part_of_sorted_images_has_all_classes():
 def test_without_labels_there_is_no_accuracy():
     dataset = Dataset(sorted_colours(30), None, ())
     figures = Monitor(tiny_model(), dataset, 12, 1.0, bank=20).measure()
-    assert set(figures) == {"projection_std", "effective_rank"}
+    assert set(figures) == {
+        "projection_std",
+        "effective_rank",
+        "eigenvalue_spread",
+        "mean_cosine",
+    }
 
 
 def test_a_collapsed_projector_is_seen():
@@ -48,3 +53,4 @@ def test_a_collapsed_projector_is_seen():
     figures = Monitor(model, dataset, 12, 1.0, bank=20).measure()
     assert figures["projection_std"] < 1e-3
     assert figures["effective_rank"] < 1.01
+    assert figures["mean_cosine"] > 0.999

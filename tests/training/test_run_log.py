@@ -1,6 +1,7 @@
 """metrics.jsonl and TensorBoard: what is written when, also after a crash."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import (
 )
 from tensorboard.util import tensor_util
 
-from byol_tf.config import ConfigError
+from byol_tf.training.collapse import Collapse
 from byol_tf.training.run_log import RunLog, read_metrics
 
 
@@ -19,10 +20,28 @@ class FixedMonitor:
         return {"knn_top1": 0.5}
 
 
+class FixedDoctor:
+    """Finds nothing, until a loss is not finite."""
+
+    def examine(self, step, logs, figures):
+        self.loss = logs["loss"]
+        return {"gradient_norm": 2.0} | (
+            {} if math.isfinite(self.loss) else {"found": ["not finite"]}
+        )
+
+    def parameters_are_finite(self):
+        return True
+
+    def judge(self):
+        if not math.isfinite(self.loss):
+            raise Collapse("diverged")
+
+
 def run_log(folder, first_step=0, total_steps=6):
     return RunLog(
         folder,
         FixedMonitor(),
+        FixedDoctor(),
         first_step=first_step,
         total_steps=total_steps,
         batch_size=4,
@@ -77,11 +96,19 @@ def test_rows_after_the_checkpoint_are_written_anew(tmp_path):
     assert rows[1]["loss"] != 1.0
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+def test_a_loss_that_is_not_finite_is_written_and_judged_at_once(tmp_path):
     log = run_log(tmp_path)
     log.on_train_begin()
-    log.on_train_batch_end(0, {"loss": 1.0})
-    with pytest.raises(
-        ConfigError, match="loss is nan at step 2.*--base_learning"
-    ):
-        log.on_train_batch_end(1, {"loss": float("nan")})
+    with pytest.raises(Collapse, match="diverged"):
+        log.on_train_batch_end(0, {"loss": float("nan")})
+    log.close()
+
+    def no_constant(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    row = json.loads(line, parse_constant=no_constant)
+    assert row["step"] == 1
+    assert row["loss"] is None
+    assert row["found"] == ["not finite"]
+    assert read_metrics(tmp_path / "metrics.jsonl") == [row]
