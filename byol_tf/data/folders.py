@@ -51,21 +51,23 @@ def open_folder(path: str, config: Config, skipped: Skipped) -> Dataset:
     if not tests and _is_split(root):
         root /= "train"
     if not _is_split(root):
-        images = _list_images(root, config)
+        images = _list_images(root, config, skipped)
         test = held_out(images.labels)
         test_source = None
         if test.any():
             test_source = _open_files(images.of(test), config, skipped)
         train = images.of(~test)
     else:
-        images = train = _list_images(root / "train", config)
+        images = train = _list_images(root / "train", config, skipped)
         test_source = None
         if images.class_names and tests:
             if os.path.samefile(root / "train", tests[0]):
                 raise ConfigError(
                     f"--dataset: {tests[0]} is the same folder as train."
                 )
-            test_images = _list_images(tests[0], config, images.class_names)
+            test_images = _list_images(
+                tests[0], config, skipped, images.class_names
+            )
             test_source = _open_files(test_images, config, skipped)
     return Dataset(
         _open_files(train, config, skipped),
@@ -123,7 +125,10 @@ def _is_split(root: pathlib.Path) -> bool:
 
 
 def _list_images(
-    root: pathlib.Path, config: Config, known_classes: tuple[str, ...] = ()
+    root: pathlib.Path,
+    config: Config,
+    skipped: Skipped,
+    known_classes: tuple[str, ...] = (),
 ) -> _Images:
     """All images below a folder, and their classes.
 
@@ -133,6 +138,8 @@ def _list_images(
     index = index_folder(
         str(root), cache if config.cache_dir else default_cache()
     )
+    for name in index.irregular:
+        skipped.note(str(root / name), "a pipe, socket or device, no file")
     names = np.array(index.names, object)
     if not len(names):
         raise ConfigError(

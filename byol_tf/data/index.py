@@ -38,6 +38,8 @@ class Index:
         for a link to nowhere.
       shapes: int32 [n, 2], height and width; UNKNOWN for files outside the
         sample, NO_IMAGE where the header is of none.
+      irregular: names of pipes, sockets and devices that are named like
+        images; to read one might never end.
       linked_twice: pairs of sub-folders (with a "/" at the end; "" is the root)
         that are the same folder by a link; the files are listed under the first
         of them only.
@@ -47,6 +49,7 @@ class Index:
     names: list[str]
     stats: np.ndarray
     shapes: np.ndarray
+    irregular: list[str]
     linked_twice: list[tuple[str, str]]
 
 
@@ -61,7 +64,7 @@ def index_folder(root: str, cache: pathlib.Path | None) -> Index:
     Raises:
       ConfigError: if a sub-folder cannot be listed.
     """
-    names, stats, linked_twice = _walk(root)
+    names, stats, irregular, linked_twice = _walk(root)
     shapes = np.full((len(names), 2), UNKNOWN, np.int32)
     file = cache and cache / _cache_name(root)
     if file and file.is_file():
@@ -74,7 +77,7 @@ def index_folder(root: str, cache: pathlib.Path | None) -> Index:
             shapes[missing] = list(pool.map(_image_shape, paths))
         if file:
             _remember(file, names, stats, shapes)
-    return Index(root, names, stats, shapes, linked_twice)
+    return Index(root, names, stats, shapes, irregular, linked_twice)
 
 
 def default_cache() -> pathlib.Path:
@@ -84,8 +87,8 @@ def default_cache() -> pathlib.Path:
 
 
 def _walk(root: str):
-    """Names, stats and folders met twice; each folder is entered once."""
-    names, stats, linked_twice = [], [], []
+    """What an Index says but the shapes; each folder is entered once."""
+    names, stats, irregular, linked_twice = [], [], [], []
     seen = {}
     folders, links = [""], []
     while folders or links:
@@ -115,18 +118,21 @@ def _walk(root: str):
                 subfolders.append((f"{folder}{name}/", entry.is_symlink()))
             elif name.lower().endswith(SUFFIXES):
                 size_and_time = _stat(entry)
-                if size_and_time is not None:
-                    names.append(folder + name)
-                    stats.append(size_and_time)
+                if size_and_time is None:
+                    irregular.append(folder + name)
+                    continue
+                names.append(folder + name)
+                stats.append(size_and_time)
         for name, is_link in sorted(subfolders, reverse=True):
             (links if is_link else folders).append(name)
     order = sorted(range(len(names)), key=names.__getitem__)
     stats = np.array(stats, np.int64).reshape(-1, 2)
-    return [names[i] for i in order], stats[order], linked_twice
+    names = [names[i] for i in order]
+    return names, stats[order], irregular, linked_twice
 
 
 def _stat(entry: os.DirEntry) -> tuple[int, int] | None:
-    """Size and time; None for a pipe or device, whose reading never ends."""
+    """Size and time; None for what is no regular file."""
     try:
         status = entry.stat()
     except OSError:  # A link to nowhere.

@@ -114,6 +114,7 @@ def test_what_is_no_image(folder):
     assert index.names[2:] == ["b/000.jpg", "b/001.jpg", "b/002.jpg"]
     assert index.shapes[2:].tolist() == [[0, 0]] * 3
     assert index.stats[-1].tolist() == [-1, -1]
+    assert index.irregular == ["b/pipe.jpg"]
 
 
 def test_a_folder_is_entered_once_and_by_its_own_name(folder):
