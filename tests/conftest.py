@@ -6,8 +6,13 @@ import subprocess
 import sys
 import tempfile
 
-# Indexes of folders go where no user's are.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="byol_tf_cache_")
+# Indexes of folders go where no user's are. What XLA compiled serves all
+# processes of the tests.
+_CACHE = tempfile.mkdtemp(prefix="byol_tf_cache_")
+os.environ["XDG_CACHE_HOME"] = _CACHE
+os.environ.setdefault(
+    "TF_XLA_FLAGS", f"--tf_xla_persistent_cache_directory={_CACHE}/xla"
+)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras

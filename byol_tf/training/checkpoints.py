@@ -32,6 +32,12 @@ from byol_tf.training.signals import Interrupted, StopRequest
 
 _NAME = "step_{:09d}"
 _STATE, _ABOUT = "state.npz", "checkpoint.json"
+_VERSIONS = {
+    "python": platform.python_version(),
+    "tensorflow": tf.__version__,
+    "keras": keras.__version__,
+    "numpy": np.__version__,
+}
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -127,8 +133,7 @@ class Checkpoints(keras.callbacks.Callback):
         }
         self._saved_time = time.monotonic()
         if not all(np.isfinite(array).all() for array in arrays.values()):
-            _warn(f"no checkpoint at step {step}: the state is not finite.")
-            return
+            return  # The collapse doctor has the word.
         path = self._folder / _NAME.format(step)
         partial = path.with_suffix(".partial")
         try:
@@ -183,12 +188,7 @@ class Checkpoints(keras.callbacks.Callback):
             "seed": self._config.seed,
             "config": dataclasses.asdict(self._config),
             "dataset": self._fingerprint,
-            "versions": {
-                "python": platform.python_version(),
-                "tensorflow": tf.__version__,
-                "keras": keras.__version__,
-                "numpy": np.__version__,
-            },
+            "versions": _VERSIONS,
             "sha256": {_STATE: checksum},
         }
 
@@ -211,6 +211,12 @@ class Checkpoints(keras.callbacks.Callback):
                 "when this run began, so it cannot go on as it would have. "
                 "Bring back the files, or choose another --run_dir."
             )
+        for name, version in about["versions"].items():
+            if version != _VERSIONS[name]:
+                _warn(
+                    f"the run began with {name} {version} and goes on with "
+                    f"{_VERSIONS[name]}: numbers may differ."
+                )
 
 
 class _Damaged(Exception):

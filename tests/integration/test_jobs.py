@@ -182,34 +182,6 @@ def test_help_may_be_cut_short():
     assert process.stderr == ""
 
 
-@pytest.mark.slow
-def test_divergence_and_damaged_photos_end_in_one_line(tmp_path):
-    process = run(
-        *SMALL,
-        f"--run_dir={tmp_path / 'diverged'}",
-        "--steps=8",
-        "--warmup_epochs=0",
-        "--base_learning_rate=1e30",
-    )
-    assert process.returncode == 1
-    assert "training stopped" in process.stderr.splitlines()[-1]
-    assert "Traceback" not in process.stderr
-
-    damaged = next((photos(tmp_path / "photos") / "train/odd").iterdir())
-    whole = damaged.read_bytes()
-    damaged.write_bytes(whole[: len(whole) * 3 // 4])
-    process = run(
-        *SMALL,
-        f"--dataset=folder:{tmp_path / 'photos'}",
-        f"--run_dir={tmp_path / 'photos_run'}",
-        "--image_size=24",
-        "--steps=8",
-    )
-    assert process.returncode == 2
-    assert f"{damaged.name} is damaged" in process.stderr.splitlines()[-1]
-    assert "Traceback" not in process.stderr
-
-
 def bad_flag(tmp_path):
     return ["--learning_rate=1"], "--learning_rate is no flag"
 
@@ -226,14 +198,15 @@ def bad_empty_folder(tmp_path):
 def bad_file(tmp_path):
     save_images(tmp_path / "photos", 3)
     (tmp_path / "photos/fake.png").write_text("no image")
-    return [f"--dataset=folder:{tmp_path / 'photos'}"], "fake.png is no image"
+    flags = [f"--dataset=folder:{tmp_path / 'photos'}"]
+    return flags, "--max_corrupt_fraction=0.01 allows; the first is"
 
 
 def bad_truncated_file(tmp_path):
     save_images(tmp_path / "photos", 3, size=(400, 300))
     file = tmp_path / "photos/001.jpg"
     file.write_bytes(file.read_bytes()[:2000])
-    return [f"--dataset=folder:{tmp_path / 'photos'}"], "001.jpg is damaged"
+    return [f"--dataset=folder:{tmp_path / 'photos'}"], "001.jpg: damaged"
 
 
 def bad_encoder_for_pretraining(tmp_path):
