@@ -629,7 +629,11 @@ class Config:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes all settings as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        partial = path.with_suffix(".partial")
+        partial.write_text(
+            json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        )
+        partial.replace(path)
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Config":

@@ -107,9 +107,14 @@ def _train(
         first_step,
         parallel_calls=config.parallel_calls,
     )
-    too_many = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: dataset.skipped.check()
-    )
+
+    def stop_if_too_many_are_damaged(batch, logs):
+        try:
+            dataset.skipped.check()
+        except ConfigError:  # The state is sound; only the limit is too low.
+            checkpoints.save()
+            raise
+
     try:
         with noting_signals(stop):
             model.fit(
@@ -117,15 +122,20 @@ def _train(
                 steps_per_epoch=total_steps - first_step,
                 # A row of the log is on the disk before a checkpoint of its
                 # step.
-                callbacks=[log, checkpoints, too_many],
+                callbacks=[
+                    log,
+                    checkpoints,
+                    keras.callbacks.LambdaCallback(
+                        on_train_batch_end=stop_if_too_many_are_damaged
+                    ),
+                ],
                 shuffle=False,
                 verbose=0,
             )
         if stop.number is not None:  # It came after the last step.
             raise Interrupted(stop.number, total_steps)
-    except tf.errors.OpError as error:
-        if len(dataset.skipped):
-            raise dataset.skipped.error() from error
+    except tf.errors.OpError:
+        dataset.skipped.check()  # Says it better, if this is the cause.
         raise
     finally:
         log.close()

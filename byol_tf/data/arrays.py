@@ -1,6 +1,5 @@
 """`--dataset=npz:PATH`: arrays in a NumPy archive."""
 
-import hashlib
 import pathlib
 
 import numpy as np
@@ -17,6 +16,8 @@ from byol_tf.data.sources import (
 TRAIN = (("train_images", "train_labels"), ("x_train", "y_train"))
 TEST = (("test_images", "test_labels"), ("x_test", "y_test"))
 ALONE = ("images", "labels")
+
+MOST_CLASSES = 1_000_000
 
 
 def open_npz(path: str) -> Dataset:
@@ -41,7 +42,6 @@ def open_npz(path: str) -> Dataset:
             f"{', '.join(sorted(arrays)) or 'nothing'}."
         )
     source = _source(arrays, *train, flag)
-    fingerprint = hashlib.sha256(source.images.tobytes()).hexdigest()
     test = next((pair for pair in TEST if set(pair) <= set(arrays)), None)
     if test:
         test_source = _source(arrays, *test, flag)
@@ -51,13 +51,21 @@ def open_npz(path: str) -> Dataset:
         source = source.of(~chosen)
     highest = max(s.labels.max() for s in (source, test_source) if s)
     classes = tuple(map(str, range(highest + 1)))
-    return Dataset(source, test_source, classes, fingerprint=fingerprint)
+    return Dataset(source, test_source, classes)
 
 
 def _read(path: pathlib.Path, flag: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(path) as archive:
+        archive = np.load(path)
+        if isinstance(archive, np.ndarray):
+            raise ConfigError(
+                f"{flag} is one array; save it by numpy.savez(PATH, "
+                "images=array)."
+            )
+        with archive:
             return dict(archive)
+    except ConfigError:
+        raise
     except FileNotFoundError as error:
         raise ConfigError(f"{flag} does not exist.") from error
     except IsADirectoryError as error:
@@ -76,8 +84,8 @@ def _source(arrays, images_name: str, labels_name: str, flag: str):
     if labels_name not in arrays:
         labels = np.full(len(images), UNLABELLED, np.int32)
         return ArraySource(images, labels)
-    labels = np.squeeze(arrays[labels_name])
-    if labels.shape != images.shape[:1]:
+    labels = arrays[labels_name].reshape(-1)
+    if len(labels) != len(images):
         raise ConfigError(
             f"{flag}: {labels_name} is {list(arrays[labels_name].shape)}, not "
             f"a label for each of the {len(images)} {images_name}."
@@ -87,13 +95,19 @@ def _source(arrays, images_name: str, labels_name: str, flag: str):
             f"{flag}: {labels_name} is {labels.dtype}; labels are whole "
             "numbers from 0 on."
         )
+    if labels.max() >= MOST_CLASSES:
+        raise ConfigError(
+            f"{flag}: {labels_name} has a {labels.max()}; labels are numbers "
+            f"of classes, below {MOST_CLASSES:,}."
+        )
+    labels = labels.astype(np.int64)
     return ArraySource(images, np.maximum(labels, UNLABELLED).astype(np.int32))
 
 
 def _as_bytes(images: np.ndarray, name: str) -> np.ndarray:
     """uint8 [n, height, width, 1 or 3] of what the archive holds."""
-    if not len(images):
-        raise ConfigError(f"{name} holds no image.")
+    if not images.size:
+        raise ConfigError(f"{name} is {list(images.shape)}: it holds no pixel.")
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):

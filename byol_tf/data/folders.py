@@ -48,6 +48,13 @@ def open_folder(path: str, config: Config, skipped: Skipped) -> Dataset:
     if not root.is_dir():
         raise ConfigError(f"--dataset=folder:{path} {_what_it_is(root)}")
     tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+    beside = _folders_beside_splits(root) if _is_split(root) else []
+    if beside and not tests:
+        raise ConfigError(
+            f"--dataset: {root} holds train with sub-folders, and beside it "
+            f"{', '.join(beside)}: is train a part of the images, or a class "
+            f"of them? Name {root / 'train'}, or rename it."
+        )
     if not tests and _is_split(root):
         root /= "train"
     if not _is_split(root):
@@ -75,8 +82,25 @@ def open_folder(path: str, config: Config, skipped: Skipped) -> Dataset:
         images.class_names,
         skipped,
         fingerprint=train.fingerprint(),
-        notes=images.notes,
+        notes=images.notes + _note_of(root, beside),
     )
+
+
+def _folders_beside_splits(root: pathlib.Path) -> list[str]:
+    splits = {"train", *TEST_FOLDERS}
+    return sorted(
+        path.name
+        for path in root.iterdir()
+        if path.is_dir()
+        and path.name not in splits
+        and not path.name.startswith(".")
+    )
+
+
+def _note_of(root: pathlib.Path, beside: list[str]) -> tuple[str, ...]:
+    if not beside:
+        return ()
+    return (f"in {root}, beside the splits, not used: {', '.join(beside)}.",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +124,10 @@ class _Images:
         )
 
     def fingerprint(self) -> str:
-        joined = os.fsencode("\0".join(self.names))
-        return hashlib.sha256(joined).hexdigest()
+        """Of the names and labels, in their order."""
+        digest = hashlib.sha256(os.fsencode("\0".join(self.names)))
+        digest.update(self.labels)
+        return digest.hexdigest()
 
 
 def _what_it_is(path: pathlib.Path) -> str:

@@ -114,7 +114,7 @@ def _walk(root: str):
             name = entry.name
             if name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_dir(entry):
                 subfolders.append((f"{folder}{name}/", entry.is_symlink()))
             elif name.lower().endswith(SUFFIXES):
                 size_and_time = _stat(entry)
@@ -129,6 +129,13 @@ def _walk(root: str):
     stats = np.array(stats, np.int64).reshape(-1, 2)
     names = [names[i] for i in order]
     return names, stats[order], irregular, linked_twice
+
+
+def _is_dir(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link to itself.
+        return False
 
 
 def _stat(entry: os.DirEntry) -> tuple[int, int] | None:

@@ -61,6 +61,7 @@ def load_or_another(
 
         def give_up(attempts):
             in_log(number, attempts)
+            tf.numpy_function(source.skipped.give_up, [], [])
             return attempt_at(attempts)
 
         def without_failures(*loaded):

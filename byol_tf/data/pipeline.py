@@ -1,5 +1,6 @@
 """Batches: for training in an order that depends on seed and step alone."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -52,6 +53,9 @@ def open_dataset(config: Config) -> tuple[Dataset, Config]:
         )
 
     whole = isinstance(dataset.train, ArraySource)
+    if whole:
+        fingerprint = dataset.train.fingerprint()
+        dataset = dataclasses.replace(dataset, fingerprint=fingerprint)
     size = config.image_size
     if size is None:
         size = dataset.train.smallest if whole else 224

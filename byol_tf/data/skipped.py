@@ -26,37 +26,47 @@ class Skipped:
         self.total = 0
         self._limit = limit
         self._reasons = {}
+        self._count = 0
+        self._gave_up = False
         self._lock = threading.Lock()
         self._path = None
 
     def __len__(self) -> int:
-        return len(self._reasons)
+        return self._count
 
     @property
     def reasons(self) -> dict[str, str]:
         """The images' names, in the order in which they were found, and why."""
         return dict(self._reasons)
 
-    def note(self, name: str, reason: str) -> None:
-        """Adds an image, once; from any thread."""
+    def note(self, name: str, reason: str, count: int = 1) -> None:
+        """Adds an image, or some that have one name, once; from any thread."""
+        name, reason = _one_line(name), _one_line(reason)
         with self._lock:
             if name not in self._reasons:
                 self._reasons[name] = reason
+                self._count += count
                 self._append({name: reason})
+
+    def give_up(self) -> None:
+        """From now on `check` raises: no image was found to stand in."""
+        self._gave_up = True
 
     def check(self) -> None:
         """Raises ConfigError if more images are on the list than may be."""
-        if len(self) > self._limit * self.total:
-            raise self.error()
-
-    def error(self) -> ConfigError:
-        """What to say when training cannot go on for these images."""
+        too_many = len(self) > self._limit * self.total
+        if not (too_many or self._gave_up):
+            return
         name, reason = next(iter(self._reasons.items()))
         listed = f" {self._path} lists them." if self._path else ""
-        return ConfigError(
+        problem = (
+            f"more than --max_corrupt_fraction={self._limit:g} allows"
+            if too_many
+            else "too many in succession"
+        )
+        raise ConfigError(
             f"--dataset: {len(self)} of {self.total} images cannot be used, "
-            f"more than --max_corrupt_fraction={self._limit:g} allows; the "
-            f"first is {name}: {reason}.{listed}"
+            f"{problem}; the first is {name}: {reason}.{listed}"
         )
 
     def keep_in(self, path: pathlib.Path) -> None:
@@ -69,6 +79,7 @@ class Skipped:
             found = self._reasons
             listed = _read(path)
             self._reasons = listed | found
+            self._count += len(set(listed) - set(found))
             self._path = path
             self._append({n: r for n, r in found.items() if n not in listed})
 
@@ -76,7 +87,7 @@ class Skipped:
         if self._path is not None and reasons:
             with self._path.open("a") as file:
                 for name, reason in reasons.items():
-                    file.write(f"{_one_line(name)}\t{_one_line(reason)}\n")
+                    file.write(f"{name}\t{reason}\n")
 
 
 def _read(path: pathlib.Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ seed and step.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -42,6 +43,12 @@ class ArraySource:
         """The lesser of height and width."""
         return min(self.images.shape[1:3])
 
+    def fingerprint(self) -> str:
+        """Of all pixels and labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images))
+        digest.update(np.ascontiguousarray(self.labels))
+        return digest.hexdigest()
+
     def of(self, chosen: np.ndarray) -> "ArraySource":
         """Some of them; `chosen` is bool [n]."""
         return ArraySource(self.images[chosen], self.labels[chosen])
@@ -76,7 +83,7 @@ class EncodedSource:
         try:
             encoded, _ = self.read(tf.constant(number, tf.int64))
         except tf.errors.NotFoundError:
-            return "no such file any more"
+            return "no such file"
         except tf.errors.PermissionDeniedError:
             return "no permission to read it"
         except tf.errors.OpError as error:

@@ -60,12 +60,17 @@ def open_tfds(name: str, config: Config, skipped: Skipped) -> Dataset:
         records = RecordFiles()
         for part in instructions:
             end = None if part.take == -1 else part.skip + part.take
-            records.add(os.fspath(part.filename), slice(part.skip, end))
+            path = os.fspath(part.filename)
+            lost = records.add(path, slice(part.skip, end))
+            if lost:
+                skipped.note(
+                    path, f"about {lost} records at its end lost", lost
+                )
+        read_record = records.reader()
 
         def read(index):
-            record = tf.numpy_function(records.read, [index], tf.string)
             example = features.deserialize_example(
-                tf.ensure_shape(record, []), decoders=undecoded
+                read_record(index), decoders=undecoded
             )
             return example[image], tf.cast(
                 example[label] if label else UNLABELLED, tf.int32

@@ -25,7 +25,9 @@ def open_tfrecords(pattern: str, config: Config, skipped: Skipped) -> Dataset:
         flag = f"--tfrecord_test={config.tfrecord_test}"
         test = _open(flag, config.tfrecord_test, config, skipped)
     class_names = tuple(map(str, range(config.tfrecord_classes)))
-    names = "\0".join(_files(pattern)) + f"\0{train.size}"
+    names = "\0".join(
+        f"{path} {os.path.getsize(path)}" for path in _files(pattern)
+    )
     fingerprint = hashlib.sha256(os.fsencode(names)).hexdigest()
     return Dataset(train, test, class_names, skipped, fingerprint)
 
@@ -43,19 +45,18 @@ def _open(
     for path in _files(pattern):
         before = records.size
         try:
-            rest = records.add(path)
+            lost = records.add(path)
         except OSError as error:
             raise ConfigError(
                 f"{flag}: {path} cannot be read: {error.strerror}."
             ) from error
-        if rest:
-            skipped.note(
-                path, f"cut short: its last {rest} bytes are no whole record"
-            )
+        if lost:
+            skipped.note(path, f"about {lost} records at its end lost", lost)
         places += [(path, i) for i in range(records.size - before)]
     if not places:
         raise ConfigError(f"{flag} names no file with a record in it.")
-    _check_features(records.read(0), flag, places[0][0], config)
+    read_record = records.reader()
+    _check_features(read_record, flag, places[0][0], config)
 
     classes = config.tfrecord_classes
     features = {
@@ -67,10 +68,7 @@ def _open(
         )
 
     def read(index):
-        record = tf.numpy_function(records.read, [index], tf.string)
-        example = tf.io.parse_single_example(
-            tf.ensure_shape(record, []), features
-        )
+        example = tf.io.parse_single_example(read_record(index), features)
         label = tf.constant(UNLABELLED, tf.int64)
         if classes:
             label = example[config.tfrecord_label]
@@ -85,9 +83,10 @@ def _open(
     return EncodedSource(records.size, read, name_of, None, skipped)
 
 
-def _check_features(record: bytes, flag: str, path: str, config: Config):
-    """Raises ConfigError if a record has not what the flags say."""
+def _check_features(read_record, flag: str, path: str, config: Config) -> None:
+    """Raises ConfigError if the first record has not what the flags say."""
     try:
+        record = read_record(tf.constant(0, tf.int64)).numpy()
         found = tf.train.Example.FromString(record).features.feature
     except Exception as error:  # What protobuf raises depends on its version.
         raise ConfigError(

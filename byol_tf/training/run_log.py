@@ -1,5 +1,6 @@
 """The record of a run as it goes: metrics.jsonl, TensorBoard, progress bar."""
 
+import contextlib
 import json
 import math
 import os
@@ -108,7 +109,17 @@ class RunLog(keras.callbacks.Callback):
         """Ends the progress bar and the files, however training ended."""
         self._bar.close()
         self._file.close()
-        self._writer.close()
+        with contextlib.suppress(tf.errors.OpError):  # A full disk, perhaps.
+            self._writer.close()
+
+    def _to_tensorboard(self, numbers: dict[str, float]) -> None:
+        """Of no more than a picture: if the disk is full, training goes on."""
+        with (
+            contextlib.suppress(tf.errors.OpError),
+            self._writer.as_default(step=self._step),
+        ):
+            for name, value in numbers.items():
+                tf.summary.scalar(name, value)
 
     def _write(self, row: dict[str, float | list[str]]) -> None:
         cells = {
@@ -120,9 +131,7 @@ class RunLog(keras.callbacks.Callback):
         self._file.flush()
         os.fsync(self._file.fileno())  # Before a checkpoint of this step.
         numbers = {k: v for k, v in row.items() if isinstance(v, float)}
-        with self._writer.as_default(step=self._step):
-            for name, value in numbers.items():
-                tf.summary.scalar(name, value)
+        self._to_tensorboard(numbers)
         self._shown |= numbers
         self._bar.set_postfix(
             {

@@ -39,6 +39,19 @@ def test_splits(tmp_path, images, names):
     assert dataset.class_names == ("0", "1", "2", "3")
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint64, np.int8, np.int64])
+def test_any_whole_numbers_are_labels(tmp_path, images, kind):
+    path = save(tmp_path, x_train=images, y_train=LABELS.astype(kind))
+    dataset = open_npz(path)
+    assert set(dataset.train.labels) == {0, 1, 2, 3}
+
+
+def test_a_single_array_is_no_archive(tmp_path, images):
+    np.save(tmp_path / "x.npy", images)
+    with pytest.raises(ConfigError, match="is one array; save it by"):
+        open_npz(str(tmp_path / "x.npy"))
+
+
 def test_images_alone(tmp_path, images):
     path = save(tmp_path, images=images)
     dataset, config = open_dataset(
@@ -81,7 +94,7 @@ def test_kinds_of_images(tmp_path, images, change, expected):
         (dict(pictures=np.zeros(3)), "holds no .*but pictures"),
         (dict(), "but nothing"),
         (dict(images=np.zeros((3, 4), np.uint8)), r"\[3, 4\], not"),
-        (dict(images=np.zeros((0, 4, 4, 3), np.uint8)), "no image"),
+        (dict(images=np.zeros((0, 4, 4, 3), np.uint8)), "no pixel"),
         (dict(images=np.zeros((9, 3, 8, 8), np.uint8)), "channels last"),
         (dict(images=np.full((3, 4, 4, 3), 1.5)), r"outside of \[0, 1\]"),
         (dict(images=np.full((3, 4, 4, 3), np.nan)), "are no numbers"),
@@ -95,6 +108,12 @@ def test_kinds_of_images(tmp_path, images, change, expected):
             "labels are whole numbers",
         ),
         (dict(images=np.array([None, {}])), "no archive.*pickle"),
+        (dict(images=np.array(3)), r"images is \[\], not"),
+        (dict(images=np.zeros((3, 0, 4), np.uint8)), "holds no pixel"),
+        (
+            dict(images=np.zeros((2, 4, 4), np.uint8), labels=[0, 2**33 + 1]),
+            "has a 8589934593; labels are numbers of classes",
+        ),
     ],
 )
 def test_arrays_that_are_no_images(tmp_path, arrays, message):

@@ -123,6 +123,19 @@ def test_images_beside_the_classes_have_no_label(tmp_path):
     assert note.startswith("3 of 23 images lie in")
 
 
+def test_what_lies_beside_the_splits_is_said(tmp_path):
+    for first, name in enumerate(("train/a", "train/b", "test/a", "extra")):
+        save_images(tmp_path / name, 2, first=2 * first)
+    (note,) = open_folder(str(tmp_path)).notes
+    assert note.endswith("beside the splits, not used: extra.")
+
+
+def test_a_link_to_itself_is_no_folder(tmp_path):
+    save_images(tmp_path, 3)
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    assert open_folder(str(tmp_path)).train.size == 3
+
+
 def test_the_same_name_in_two_folders_is_two_images(tmp_path):
     save_images(tmp_path / "a", 5)
     save_images(tmp_path / "b", 5)
@@ -199,6 +212,13 @@ def make_test_the_same_as_train(path):
     return "test is the same folder as train"
 
 
+def make_train_a_class_or_a_split(path):
+    save_images(path / "car", 2)
+    save_images(path / "train/steam", 2, first=2)
+    save_images(path / "train/diesel", 2, first=4)
+    return "is train a part of the images, or a class"
+
+
 def make_test_images_without_class(path):
     for first, name in enumerate(("train/a", "train/b", "test/a", "test")):
         save_images(path / name, 2, first=2 * first)
@@ -241,6 +261,7 @@ def make_empty_train(path):
         make_a_class_that_is_another,
         make_test_the_same_as_train,
         make_test_images_without_class,
+        make_train_a_class_or_a_split,
         make_empty,
         make_other_files,
         make_foreign_test_classes,

@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import save_images
 
 from byol_tf import augment
-from byol_tf.config import Config
+from byol_tf.config import Config, ConfigError
 from byol_tf.data.loading import ATTEMPTS, in_memory, load_or_another
 from byol_tf.data.pipeline import (
     evaluation_batches,
@@ -35,7 +35,7 @@ def source_of(size: int, bad) -> EncodedSource:
     def read(number):
         return all_files[number], tf.cast(number, tf.int32)
 
-    return EncodedSource(size, read, str, 1, Skipped(), shape=(1, 1))
+    return EncodedSource(size, read, str, 1, Skipped(0.01), shape=(1, 1))
 
 
 def load(source):
@@ -83,6 +83,9 @@ def test_only_damaged_images_are_an_error_and_no_hang():
     with pytest.raises(tf.errors.InvalidArgumentError):
         numbers_loaded(source, 1)
     assert len(source.skipped) == ATTEMPTS
+    source.skipped.total = 10**6
+    with pytest.raises(ConfigError, match="50 of 1000000 .*in succession"):
+        source.skipped.check()
 
 
 def test_in_memory_leaves_damaged_ones_out():
@@ -194,4 +197,4 @@ def test_a_file_that_vanishes_while_training(folder):
         pass
     with pytest.raises(Exception, match="cannot be used, more than"):
         dataset.skipped.check()
-    assert "no such file any more" in dataset.skipped.reasons.values()
+    assert "no such file" in dataset.skipped.reasons.values()

@@ -92,6 +92,25 @@ def test_workers_share_each_batch(array_source):
         batches(worker=0, workers=3)
 
 
+def test_the_fingerprint_of_images_in_memory_is_of_their_pixels(tmp_path):
+    save_images(tmp_path, 5)
+
+    def fingerprint(seed):
+        config = Config(
+            dataset=f"folder:{tmp_path}",
+            image_size=16,
+            max_corrupt_fraction=0.5,
+            seed=seed,
+        )
+        return open_dataset(config)[0].fingerprint
+
+    before = fingerprint(0)
+    assert fingerprint(1) == before
+    path = tmp_path / "003.jpg"
+    path.write_bytes(path.read_bytes()[:-50])
+    assert fingerprint(2) != before
+
+
 def test_one_image_is_too_few(tmp_path):
     save_images(tmp_path, 1)
     with pytest.raises(ConfigError, match="holds 1 image to learn from"):

@@ -36,6 +36,8 @@ def test_the_file_is_continued_by_a_resumed_run(tmp_path):
     second.note("c\n\t.jpg", "no\nimage")
     second.keep_in(path)
     assert len(second) == 3
+    second.note("c\n\t.jpg", "no image")  # Known by its name in the file.
+    assert len(second) == 3
     assert path.read_text().splitlines() == [
         "a.jpg\tempty",
         "b.jpg\tdamaged",

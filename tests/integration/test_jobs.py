@@ -182,6 +182,33 @@ def test_help_may_be_cut_short():
     assert process.stderr == ""
 
 
+@pytest.mark.slow
+def test_damage_above_the_limit_ends_with_a_checkpoint(tmp_path, capfd):
+    damaged = photos(tmp_path / "photos") / "train/odd/007.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:-60])  # The header is sound.
+    run_dir = tmp_path / "run"
+    code = main(
+        [
+            "main.py",
+            *SMALL,
+            f"--dataset=folder:{tmp_path / 'photos'}",
+            f"--run_dir={run_dir}",
+            "--image_size=24",
+            "--steps=8",
+            "--max_corrupt_fraction=0",
+        ]
+    )
+    assert code == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("byol_tf: --dataset: 1 of 80 images cannot be used")
+    assert "--max_corrupt_fraction=0 allows" in line
+    assert f"{run_dir / 'skipped.txt'} lists them" in line
+    (listed,) = (run_dir / "skipped.txt").read_text().splitlines()
+    assert listed.startswith(f"{damaged}\tdamaged (image file is truncated")
+    (checkpoint,) = (run_dir / "checkpoints").iterdir()
+    assert (checkpoint / "state.npz").is_file()
+
+
 def bad_flag(tmp_path):
     return ["--learning_rate=1"], "--learning_rate is no flag"
 
