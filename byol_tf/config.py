@@ -613,8 +613,9 @@ class Config:
             )
 
     def flagfile(self) -> str:
-        """All settings as a flagfile that asks for the same."""
+        """All settings as a flagfile that asks for the same, or goes on."""
         names = [field.name for field in dataclasses.fields(self)]
+        names.remove("resume")  # The file must not begin a run again.
         if self.mode == "convert":
             names = ["mode", "run_dir", "deepmind_checkpoint", *ARCHITECTURE]
         return "".join(

@@ -63,3 +63,32 @@ def test_an_encoder_that_is_not_there(tmp_path):
         run_folder.encoder_path(Config(run_dir=str(tmp_path)))
     with pytest.raises(ConfigError, match=r"--encoder=.*x\.keras"):
         run_folder.encoder_path(Config(encoder=str(tmp_path / "x.keras")))
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    config = Config(run_dir=str(tmp_path / "run"))
+    with (
+        run_folder.locked(config),
+        pytest.raises(ConfigError, match="run_dir=.*run is in use"),
+        run_folder.locked(config),
+    ):
+        pass
+    with run_folder.locked(config):  # Free again.
+        pass
+
+
+def test_noresume_forgets_the_run_that_is_there(tmp_path):
+    first = Config(run_dir=str(tmp_path), seed=1)
+    run_folder.open_run_folder(first)
+    (tmp_path / "checkpoints/step_000000001").mkdir(parents=True)
+    for name in ("metrics.jsonl", "skipped.txt", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(ConfigError, match=r"--seed=2 \(1 there\)"):
+        run_folder.check_run_dir(Config(run_dir=str(tmp_path), seed=2))
+    again = Config(run_dir=str(tmp_path), seed=2, resume=False)
+    run_folder.check_run_dir(again)
+    run_folder.open_run_folder(again)
+    assert Config.load(tmp_path / "config.json").seed == 2
+    assert "--resume" not in (tmp_path / "flags.txt").read_text()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"config.json", "flags.txt", "plots", "notes.txt"}
