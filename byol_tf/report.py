@@ -79,7 +79,10 @@ def plot_training(
     _line(axes, rows, "projection_std", "deviation of projections", marker="o")
     axes.axhline(healthy, color="gray", linestyle="--", label="1 / sqrt(d)")
     axes.axhline(
-        COLLAPSED * healthy, color="tab:red", linestyle=":", label="collapsed"
+        COLLAPSED * healthy,
+        color="tab:red",
+        linestyle=":",
+        label="deviation when collapsed",
     )
     axes.set_ylim(0, None)
     axes.set_ylabel("deviation over images")
@@ -238,6 +241,10 @@ def _pretrain_text(pretrain: dict, collapse: dict) -> str:
                 [
                     "final BYOL loss (0 to 8)",
                     _number(pretrain["final_loss"], ".3f"),
+                ],
+                [
+                    "images left out, see skipped.txt",
+                    str(pretrain["skipped_images"]),
                 ],
             ],
         )

@@ -30,6 +30,7 @@ PRETRAIN = {
     "seconds": 12.0,
     "images_per_second": 321.0,
     "final_loss": 0.5,
+    "skipped_images": 3,
 }
 EVALUATION = {
     "knn_top1": 0.8125,
