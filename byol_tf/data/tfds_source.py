@@ -1,4 +1,4 @@
-"""`--dataset=tfds:NAME`: TensorFlow Datasets, read by number of the example."""
+"""`--dataset=tfds:NAME[:VERSION]`: TensorFlow Datasets, read by number."""
 
 import os
 import socket
@@ -38,6 +38,9 @@ def open_tfds(name: str, config: Config, skipped: Skipped) -> Dataset:
             f"--dataset=tfds:{name} is no TensorFlow Dataset, and --data_dir "
             f"holds none of that name."
         ) from error
+    except AssertionError as error:  # Its end names the versions there are.
+        _, dataset, why = str(error).rpartition("Dataset ")
+        raise ConfigError(f"--dataset=tfds:{name}: {dataset}{why}") from error
     if not builder.is_prepared():
         _prepare(name, builder, config)
 

@@ -46,6 +46,16 @@ class TinyPhotos(tfds.core.GeneratorBasedBuilder):
     _generate_examples = _examples
 
 
+class SecondEdition(TinyPhotos, skip_registration=True):
+    """The same under its first name, with eight images to learn from."""
+
+    name = "tiny_photos"
+    VERSION = tfds.core.Version("2.0.0")
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._examples(0, 8)}
+
+
 class TinyThumbnails(TinyPhotos):
     """The same, all of one size."""
 
@@ -55,7 +65,7 @@ class TinyThumbnails(TinyPhotos):
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     path = tmp_path_factory.mktemp("tfds")
-    for kind in (TinyPhotos, TinyThumbnails):
+    for kind in (TinyPhotos, SecondEdition, TinyThumbnails):
         kind(data_dir=path).download_and_prepare()
     return str(path)
 
@@ -98,9 +108,21 @@ def test_parts_of_splits(data_dir):
     assert (dataset.train.size, dataset.test.size) == (8, 4)
 
 
+def test_a_version(data_dir):
+    sizes = {"": 12, ":1.0.0": 12, ":2.0.0": 8, ":2.*.*": 8}
+    for version, size in sizes.items():
+        name = f"tfds:tiny_photos{version}"
+        settings = config(data_dir, dataset=name, test_split="train[:2]")
+        assert open_dataset(settings)[0].train.size == size, name
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
+        (
+            dict(dataset="tfds:tiny_photos:3.0.0"),
+            "--dataset=tfds:tiny_photos:3.0.0: .*cannot be loaded at version",
+        ),
         (dict(dataset="tfds:no_such_data"), "--dataset=tfds:no_such_data"),
         (dict(dataset="tfds:mnist"), "not on disk.*--data_dir.*--download"),
         (
