@@ -98,7 +98,7 @@ def test_collapsed_projections(tmp_path, photos, capsys, monkeypatch):
     monkeypatch.setattr(pretrain, "build_byol", without_predictor)
     flags = (
         "--base_learning_rate=16",
-        "--steps=120",
+        "--steps=90",
         "--monitor_every=20",
         "--checkpoint_every=50",
     )
@@ -108,7 +108,7 @@ def test_collapsed_projections(tmp_path, photos, capsys, monkeypatch):
     assert warning.startswith("byol_tf: warning: step 20: The predictor is")
     assert "the projections have collapsed" in last
     assert "The predictor is missing" in last
-    assert rows(tmp_path)[-1]["step"] < 120
+    assert rows(tmp_path)[-1]["step"] < 90
 
     warned = (*flags, "--on_collapse=warn")
     code, lines = run(tmp_path, photos, *warned, capsys=capsys)
@@ -117,21 +117,3 @@ def test_collapsed_projections(tmp_path, photos, capsys, monkeypatch):
     assert "have collapsed" in lines[-1]
     text = (tmp_path / "report.md").read_text()
     assert "Found: collapsed projections; predictor missing." in text
-
-
-@pytest.mark.slow
-def test_a_healthy_run(tmp_path, photos, capsys):
-    code, lines = run(
-        tmp_path,
-        photos,
-        "--base_learning_rate=16",
-        "--steps=60",
-        "--monitor_every=10",
-        capsys=capsys,
-    )
-    assert (code, lines) == (0, [])
-    assert "Healthy" in (tmp_path / "report.md").read_text()
-    measured = [row for row in rows(tmp_path) if "gradient_norm" in row]
-    assert len(measured) == 6
-    assert all(row["trust_ratio_median"] > 0 for row in measured)
-    assert all("found" not in row for row in measured)

@@ -1,14 +1,11 @@
 """--mode=convert: from the release's file to an encoder that one can use."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
-from conftest import save_images
+from conftest import ROOT, run, save_images
 from official_files import write_official
 
 import byol_tf
@@ -17,7 +14,6 @@ from byol_tf.convert import run as convert
 from byol_tf.deepmind import read_checkpoint
 from byol_tf.main import main
 
-ROOT = pathlib.Path(__file__).parents[2]
 OFFICIAL = ROOT / "tests/golden/deepmind_checkpoint_tiny.pkl"
 
 
@@ -64,32 +60,20 @@ def test_encoder_gives_the_official_features(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_evaluate_export_and_training_accept_it(tmp_path):
-    """In new processes, on another data set than the default."""
-
-    def process(*arguments):
-        finished = subprocess.run(
-            [sys.executable, "byol_tf/main.py", *map(str, arguments)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-        assert finished.returncode == 0, finished.stderr
-        return finished.stdout
-
+def test_evaluate_export_and_training_accept_it(tmp_path, capsys):
+    """On another data set than the default; evaluation in a new process."""
     run_dir, photos = tmp_path / "run", tmp_path / "photos"
     for name, first in (("a", 0), ("b", 20)):
         save_images(photos / name, 20, (40, 40), first=first)
-    process(
-        "--mode=convert",
-        f"--deepmind_checkpoint={OFFICIAL}",
-        f"--run_dir={run_dir}",
-    )
-    out = process(
+    flags = ("--mode=convert", f"--deepmind_checkpoint={OFFICIAL}")
+    assert command(capsys, *flags, f"--run_dir={run_dir}")[0] == 0
+    process = run(
         "--mode=evaluate", f"--run_dir={run_dir}", f"--dataset=folder:{photos}"
     )
-    assert "learned encoder" in out
-    process("--mode=export", f"--run_dir={run_dir}", "--image_size=32")
+    assert process.returncode == 0, process.stderr
+    assert "learned encoder" in process.stdout
+    flags = ("--mode=export", f"--run_dir={run_dir}", "--image_size=32")
+    assert command(capsys, *flags)[0] == 0
     report = json.loads((run_dir / "report.json").read_text())
     assert report["evaluation"]["dataset"] == f"folder:{photos}"
     assert report["export"]["max_abs_diff"] < 1e-4

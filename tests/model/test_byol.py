@@ -147,8 +147,7 @@ def start_of(model, start, kernel):
     )
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("channels, labelled", [(1, True), (3, False)])
 def test_fit_learns_from_images_with_and_without_labels(channels, labelled):
     images = np.random.randint(0, 256, (32, 20, 20, channels), np.uint8)
     labels = np.arange(32, dtype=np.int32) % 3
