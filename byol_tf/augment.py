@@ -101,15 +101,11 @@ def two_views(
       Two float32 tensors [batch, size, size, 3] in [0, 1].
     """
     images = tf.convert_to_tensor(images)
-    if images.shape.rank == 5:
-        sources = tf.unstack(images, axis=1)
-    else:
-        sources = [images, images]
     batch = tf.shape(images)[0]
 
     views = []
-    for source, view_seed, recipe in zip(
-        sources, tf.unstack(split(seed, 2)), recipes
+    for number, (view_seed, recipe) in enumerate(
+        zip(tf.unstack(split(seed, 2)), recipes)
     ):
         parameters = random_distortion(batch, view_seed, recipe, first)
         if images.shape.rank == 4:
@@ -118,17 +114,20 @@ def two_views(
             parameters["box"] = random_boxes(
                 image_size, batch, crop_seed, recipe, first
             )
-        views.append(_view(source, parameters, size))
+        crop = number if images.shape.rank == 5 else None
+        views.append(_view(images, crop, parameters, size))
     return tuple(views)
 
 
 # XLA makes few loops of the many operations. It compiles once for each shape of
 # images, whether or not it also compiles what the views are for.
 @tf.function(jit_compile=True, autograph=False)
-def _view(images, parameters, size):
-    """One view of each image, with the given box, if any, and distortion."""
+def _view(images, crop, parameters, size):
+    """One view of each image: of its crop of that number, or by given boxes."""
 
     def view(images, parameters):
+        if crop is not None:
+            images = images[:, crop]
         planes = to_planes(images)
         distortion = dict(parameters)
         if "box" in parameters:

@@ -13,6 +13,7 @@ with ours, and the ratio of the medians is printed.
 import argparse
 import io
 import json
+import math
 import os
 import pathlib
 import platform
@@ -128,21 +129,21 @@ def compared(arguments, batches, batch_size: int, size: int, inputs) -> dict:
 
     compiled = tf.function(two_views)
 
-    def ours() -> float:
-        # A new stream, so that none works on while the peer is measured.
-        count, start = 0, time.perf_counter()
-        for images, _ in batches:
-            view, _ = compiled(images, tf.constant(count))
+    def ours(steps: int) -> float:
+        # A new stream that is used up, so that none works on while the peer is
+        # measured, and nothing is made that is not counted.
+        start = time.perf_counter()
+        for step, (images, _) in enumerate(batches.take(steps)):
+            view, _ = compiled(images, tf.constant(step))
             view[0, 0, 0, 0].numpy()
-            count += batch_size
-            if time.perf_counter() - start > arguments.seconds:
-                return count / (time.perf_counter() - start)
+        return steps * batch_size / (time.perf_counter() - start)
 
     theirs = peers.lightly_pairs(inputs, size)
     measured = {"byol_tf": [], "lightly": []}
-    ours(), theirs and theirs(1)
+    ours(2), theirs and theirs(1)
+    steps = math.ceil(arguments.seconds * ours(2) / batch_size)
     for _ in range(arguments.rounds):
-        measured["byol_tf"].append(ours())
+        measured["byol_tf"].append(ours(steps))
         if theirs:
             measured["lightly"].append(theirs(arguments.seconds))
     medians = {k: statistics.median(v) for k, v in measured.items() if v}
