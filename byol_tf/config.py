@@ -71,6 +71,7 @@ DATA = "Data"
 ENCODER = "Encoder"
 METHOD = "Method and optimizer (arXiv 2006.07733, section 3)"
 AUGMENTATION = "Augmentation (arXiv 2006.07733, appendix B)"
+DEVICES = "Devices and precision"
 MONITORING = "While it runs"
 
 
@@ -437,6 +438,88 @@ class Config:
         high=1,
     )
 
+    strategy: str = setting(
+        "none",
+        "none: one device. mirrored: all devices of this machine, or "
+        "--devices. multi_worker: one process on each of several machines, "
+        "which TF_CONFIG in the environment lists; --run_dir is a folder that "
+        "all of them see. tpu: the TPU of --tpu.",
+        group=DEVICES,
+        run=False,
+        choices=("none", "mirrored", "multi_worker", "tpu"),
+    )
+    devices: tuple[str, ...] = setting(
+        (),
+        "Devices of --strategy=mirrored, e.g. GPU:0,GPU:1. By default all "
+        "GPUs, or else all logical CPUs.",
+        group=DEVICES,
+        run=False,
+        type=str,
+    )
+    logical_devices: int = setting(
+        1,
+        "Split the CPU into so many devices, to try a strategy on one machine.",
+        group=DEVICES,
+        run=False,
+        low=1,
+        high=64,
+    )
+    worker_timeout: int = setting(
+        300,
+        "Seconds to wait for the other machines of TF_CONFIG at the start.",
+        group=DEVICES,
+        run=False,
+        low=1,
+    )
+    tpu: str = setting(
+        "",
+        "Name or address of the TPU; local for one of this machine.",
+        group=DEVICES,
+        run=False,
+    )
+    tpu_zone: str = setting(
+        "", "Google Cloud zone of --tpu.", group=DEVICES, run=False
+    )
+    tpu_project: str = setting(
+        "", "Google Cloud project of --tpu.", group=DEVICES, run=False
+    )
+    cross_replica_batch_norm: bool = setting(
+        True,
+        "BatchNorm's statistics are those of the whole batch, as published. "
+        "--nocross_replica_batch_norm: of each device's part.",
+        group=DEVICES,
+    )
+    micro_batches: int = setting(
+        1,
+        "Compute each device's gradient in so many parts, one after the other, "
+        "for less memory. BatchNorm sees only one part at a time.",
+        group=DEVICES,
+        low=1,
+    )
+    precision: str = setting(
+        "float32",
+        "Of activations and gradients; with mixed_… the parameters, "
+        "BatchNorm's statistics, LARS and the loss stay in float32.",
+        group=DEVICES,
+        choices=("float32", "mixed_bfloat16", "mixed_float16", "float64"),
+    )
+    steps_per_execution: int = setting(
+        1,
+        "Optimizer steps in one call of the compiled function. Logs and "
+        "checkpoints come at the first opportunity after their time.",
+        group=DEVICES,
+        run=False,
+        low=1,
+    )
+    jit_compile: str = setting(
+        "auto",
+        "Compile the step by XLA: on, off, or auto: on for one GPU, off on "
+        "CPUs and under strategies.",
+        group=DEVICES,
+        run=False,
+        choices=("auto", "on", "off"),
+    )
+
     log_every: int = setting(
         20,
         "Steps between two lines of metrics.jsonl.",
@@ -512,6 +595,11 @@ class Config:
             raise ConfigError(
                 f"--profile_input goes with --mode=pretrain, not {self.mode}."
             )
+        if self.profile_input and self.strategy != "none":
+            raise ConfigError(
+                "--profile_input measures one device: leave out --strategy="
+                f"{self.strategy}."
+            )
         if self.encoder and self.mode not in ("evaluate", "export"):
             raise ConfigError(
                 f"--encoder={self.encoder} goes with --mode=evaluate or "
@@ -529,6 +617,7 @@ class Config:
             )
         self._check_encoder()
         self._check_checkpoint()
+        self._check_devices()
         for name in ("blur", "solarize"):
             if len(getattr(self, name)) != 2:
                 raise ConfigError(
@@ -564,6 +653,29 @@ class Config:
             raise ConfigError(
                 f"--deepmind_checkpoint={path} goes with --mode=convert, not "
                 f"{self.mode}."
+            )
+
+    def _check_devices(self) -> None:
+        for names, strategy in (
+            (("devices", "logical_devices"), "mirrored"),
+            (("tpu", "tpu_zone", "tpu_project"), "tpu"),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if value != _default(name) and self.strategy != strategy:
+                    raise ConfigError(
+                        f"--{name}={as_text(value)} goes with --strategy="
+                        f"{strategy}, not {self.strategy}."
+                    )
+        if self.jit_compile == "on" and self.strategy != "none":
+            raise ConfigError(
+                "--jit_compile=on works on one device only, not with "
+                f"--strategy={self.strategy}; leave it at auto."
+            )
+        if self.jit_compile == "on" and self.deterministic:
+            raise ConfigError(
+                "--jit_compile=on does not go with --deterministic: not all "
+                "operations are deterministic under XLA. Leave it at auto."
             )
 
     def _check_encoder(self) -> None:

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 from byol_tf import command_line
 from byol_tf.config import Config, ConfigError
+from byol_tf.training.cluster import WorkerLost, cluster_of
 from byol_tf.training.collapse import Collapse
 from byol_tf.training.run_folder import check_run_dir
 from byol_tf.training.signals import Interrupted
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
     except BrokenPipeError:  # `--help | head`: nobody reads on.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (Collapse, OSError) as error:
+    except (Collapse, WorkerLost, OSError) as error:
         return _fail(1, str(error))
     except Interrupted as interruption:
         return _fail(128 + interruption.number, str(interruption))
@@ -49,8 +50,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(config: Config) -> None:
+    cluster = cluster_of(config)
     if not config.profile_input:
         check_run_dir(config)
+    if len(cluster.workers) > 1:  # What it would say is said by `WorkerLost`.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silent_native_code():
         import tensorflow as tf  # Here, and not above: it takes seconds.
 
@@ -59,8 +63,12 @@ def _run(config: Config) -> None:
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     jobs = ("profile_input",) if config.profile_input else JOBS[config.mode]
+    if not cluster.is_chief:
+        jobs = [job for job in jobs if job == "pretrain"]
     for job in jobs:
         config = importlib.import_module(f"byol_tf.{job}").run(config)
+    if not cluster.is_chief:
+        return
     if config.mode != "preview" and not config.profile_input:
         print(f"Report: {pathlib.Path(config.run_dir) / 'report.md'}")
 

@@ -19,11 +19,17 @@ from byol_tf.data.sources import Dataset
 from byol_tf.model.build import build_byol, recipes
 from byol_tf.model.byol import BYOL
 from byol_tf.training.checkpoints import Checkpoints
+from byol_tf.training.cluster import WorkerLost, cluster_of
 from byol_tf.training.doctor import Doctor, found
 from byol_tf.training.monitors import Monitor
 from byol_tf.training.run_folder import locked, open_run_folder
 from byol_tf.training.run_log import RunLog, read_metrics
 from byol_tf.training.signals import Interrupted, StopRequest, noting_signals
+from byol_tf.training.strategy import (
+    distributed,
+    make_strategy,
+    restored_by_all,
+)
 
 # The last row's figures that the report has on collapse.
 _FIGURES = (
@@ -37,6 +43,16 @@ _FIGURES = (
     "trust_ratio_max",
 )
 
+# What an operation fails with when another machine is gone.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+)
+
 
 def run(config: Config) -> Config:
     """Trains, from the last checkpoint in the run folder if there is one.
@@ -48,17 +64,25 @@ def run(config: Config) -> Config:
       ConfigError: if the settings cannot work, before anything is written.
       Collapse: if nothing is learned any more, and --on_collapse is stop.
     """
+    cluster = cluster_of(config)
+    strategy = make_strategy(config)
     dataset, config = open_dataset(config)
     config.check_batch(dataset.train.size)
     steps_per_epoch = dataset.train.size / config.batch_size
     total_steps = config.steps or int(config.epochs * steps_per_epoch)
-    model = build_byol(
-        config, total_steps, steps_per_epoch, len(dataset.class_names)
-    )
+    with strategy.scope():
+        model = build_byol(
+            config, total_steps, steps_per_epoch, len(dataset.class_names)
+        )
     for note in dataset.notes:
         print(f"byol_tf: {note}", file=sys.stderr)
+    folder = pathlib.Path(config.run_dir)
+    if not cluster.is_chief:
+        dataset.skipped.keep_in(folder / f"skipped.{cluster.index}.txt")
+        _train(config, model, dataset, folder, total_steps)
+        return config
     with locked(config):
-        folder = open_run_folder(config)
+        open_run_folder(config)
         dataset.skipped.keep_in(folder / "skipped.txt")
         _train(config, model, dataset, folder, total_steps)
         model.encoder.save(folder / "encoder.keras")
@@ -74,39 +98,32 @@ def _train(
     total_steps: int,
 ) -> None:
     """From the last checkpoint to the end, or until a signal."""
+    cluster, strategy = cluster_of(config), model.distribute_strategy
     stop = StopRequest()
     checkpoints = Checkpoints(
-        model, folder / "checkpoints", config, dataset.fingerprint, stop
+        model,
+        folder / "checkpoints",
+        config,
+        dataset.fingerprint,
+        stop,
+        cluster.is_chief,
     )
-    first_step = checkpoints.restore()
+    first_step = restored_by_all(checkpoints, cluster, strategy)
     if first_step >= total_steps:
         return
-    monitor = Monitor(
-        model,
-        dataset,
-        config.image_size,
-        config.eval_crop,
-        config.monitor_images,
-    )
-    log = RunLog(
-        folder,
-        monitor,
-        Doctor(model, monitor.images, config.on_collapse),
-        first_step=first_step,
-        total_steps=total_steps,
-        batch_size=config.batch_size,
-        log_every=config.log_every,
-        monitor_every=config.monitor_every or max(total_steps // 20, 1),
-    )
-    batches = training_batches(
-        dataset.train,
-        config.batch_size,
-        config.image_size,
-        config.seed,
-        recipes(config),
-        first_step,
-        parallel_calls=config.parallel_calls,
-    )
+
+    def batches(worker: int, workers: int) -> tf.data.Dataset:
+        return training_batches(
+            dataset.train,
+            config.batch_size,
+            config.image_size,
+            config.seed,
+            recipes(config),
+            first_step,
+            worker=worker,
+            workers=workers,
+            parallel_calls=config.parallel_calls,
+        )
 
     def stop_if_too_many_are_damaged(batch, logs):
         try:
@@ -115,15 +132,17 @@ def _train(
             checkpoints.save()
             raise
 
+    # A row of the log is on the disk before a checkpoint of its step.
+    logs = []
+    if cluster.is_chief:
+        logs = [_run_log(config, model, dataset, folder, first_step)]
     try:
         with noting_signals(stop):
             model.fit(
-                batches,
+                distributed(batches, config.batch_size, strategy),
                 steps_per_epoch=total_steps - first_step,
-                # A row of the log is on the disk before a checkpoint of its
-                # step.
                 callbacks=[
-                    log,
+                    *logs,
                     checkpoints,
                     keras.callbacks.LambdaCallback(
                         on_train_batch_end=stop_if_too_many_are_damaged
@@ -134,11 +153,40 @@ def _train(
             )
         if stop.number is not None:  # It came after the last step.
             raise Interrupted(stop.number, total_steps)
-    except tf.errors.OpError:
+    except tf.errors.OpError as error:
         dataset.skipped.check()  # Says it better, if this is the cause.
+        if config.strategy == "multi_worker" and isinstance(error, _LOST):
+            raise WorkerLost from error
         raise
     finally:
-        log.close()
+        for log in logs:
+            log.close()
+
+
+def _run_log(
+    config: Config,
+    model: BYOL,
+    dataset: Dataset,
+    folder: pathlib.Path,
+    first_step: int,
+) -> RunLog:
+    monitor = Monitor(
+        model,
+        dataset,
+        config.image_size,
+        config.eval_crop,
+        config.monitor_images,
+    )
+    return RunLog(
+        folder,
+        monitor,
+        Doctor(model, monitor.images, config.on_collapse),
+        first_step=first_step,
+        total_steps=model.total_steps,
+        batch_size=config.batch_size,
+        log_every=config.log_every,
+        monitor_every=config.monitor_every or max(model.total_steps // 20, 1),
+    )
 
 
 def _report(

@@ -7,6 +7,7 @@ import keras
 from byol_tf import augment
 from byol_tf.config import Config, ConfigError
 from byol_tf.model.byol import BYOL
+from byol_tf.model.normalization import BatchNorm
 from byol_tf.model.resnet import ResNet
 from byol_tf.optim.lars import LARS
 from byol_tf.optim.schedules import WarmupCosine
@@ -23,6 +24,7 @@ def build_encoder(config: Config) -> ResNet:
         width=config.encoder_width,
         stem=config.stem,
         zero_init_gamma=config.zero_init_gamma,
+        dtype=config.precision,
     )
     try:
         if config.encoder_depth is not None:
@@ -77,8 +79,14 @@ def build_byol(
         num_classes=num_classes or None,
         image_size=config.image_size,
         recipes=recipes(config),
+        micro_batches=config.micro_batches,
         seed=config.seed,
+        dtype=config.precision,
     )
+    if not config.cross_replica_batch_norm:
+        for layer in model._flatten_layers():
+            if isinstance(layer, BatchNorm):
+                layer.cross_replica = False
     warmup_steps = int(config.warmup_epochs * steps_per_epoch)
     learning_rate = WarmupCosine(
         config.base_learning_rate,
@@ -86,7 +94,11 @@ def build_byol(
         total_steps=total_steps,
         warmup_steps=min(warmup_steps, total_steps),
     )
-    model.compile(LARS(learning_rate, weight_decay=config.weight_decay))
+    model.compile(
+        LARS(learning_rate, weight_decay=config.weight_decay),
+        steps_per_execution=config.steps_per_execution,
+        jit_compile={"on": True, "off": False}.get(config.jit_compile, "auto"),
+    )
     # Now, so that a checkpoint finds the optimizer's variables.
     model.optimizer.build(model.trainable_variables)
     return model

@@ -11,12 +11,14 @@ import tensorflow as tf
 
 from byol_tf import augment
 from byol_tf.model import losses
+from byol_tf.model.distributed_fit import DistributedFit
 from byol_tf.model.heads import Network
+from byol_tf.optim.overflow import agree_on_overflow
 from byol_tf.optim.schedules import cosine_tau
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
-class BYOL(keras.Model):
+class BYOL(DistributedFit):
     """Learns an image encoder without labels, in `fit`.
 
     The online network predicts, from one view of an image, the projection that
@@ -37,6 +39,10 @@ class BYOL(keras.Model):
         through which no gradient passes; None for none.
       image_size: height and width of the views; None for those of the images.
       recipes: the augmentations T and T'.
+      micro_batches: in so many parts the gradient of a batch is computed, one
+        after the other, for less memory; the optimizer and the target take one
+        step. BatchNorm normalises by the statistics of a part, and its moving
+        averages are updated by each.
       seed: of the augmentation; an image's views at step k are a function of
         seed, k and its place in the global batch.
 
@@ -60,6 +66,7 @@ class BYOL(keras.Model):
             augment.T,
             augment.T_PRIME,
         ),
+        micro_batches: int = 1,
         seed: int = 0,
         **kwargs,
     ):
@@ -78,6 +85,7 @@ class BYOL(keras.Model):
         self.num_classes = num_classes
         self.image_size = image_size
         self.recipes = tuple(recipes)
+        self.micro_batches = micro_batches
         self.seed = seed
 
         heads = (projector_hidden, projection_size, num_classes)
@@ -161,21 +169,41 @@ class BYOL(keras.Model):
           [0, 8], `classif_loss` and `top1_accuracy` of the classifier on view
           1 (0 without labels), and the step's `tau` and `learning_rate`.
         """
-        figures, gradients = self.loss_and_gradients(view1, view2, labels)
+        figures, gradients = self._in_micro_batches(view1, view2, labels)
 
         # theta <- optimizer(theta, gradient, learning rate).
         step = tf.convert_to_tensor(self.optimizer.iterations)
         learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        self.optimizer.apply(gradients, self.online.trainable_variables)
-
-        # Equation 1, with the new theta: xi <- tau xi + (1 - tau) theta.
         tau = cosine_tau(step, self.tau_base, self.total_steps)
         tau = tf.cast(tau, self.variable_dtype)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients, overflowed = agree_on_overflow(gradients)
+            tau = tf.where(overflowed, tf.ones_like(tau), tau)
+        self.optimizer.apply(gradients, self.online.trainable_variables)
+        # A step that float16 makes void is one as well: batches are counted.
+        self.optimizer.iterations.assign(step + 1)
+
+        # Equation 1, with the new theta: xi <- tau xi + (1 - tau) theta.
         for online, target in zip(self.online.weights, self.target.weights):
             if online.trainable:
                 target.assign(tau * target + (1 - tau) * online)
 
         return figures | {"tau": tau, "learning_rate": learning_rate}
+
+    def _in_micro_batches(self, view1, view2, labels):
+        """`loss_and_gradients` of the batch, part by part; their means."""
+        count = self.micro_batches
+        if labels is None:
+            labels = tf.fill([tf.shape(view1)[0]], -1)
+        totals, parts = None, (view1, view2, labels)
+        for part in zip(*(tf.split(tensor, count) for tensor in parts)):
+            # Not before the one before is done: its memory is free then.
+            with tf.control_dependencies(_tensors(totals)):
+                of_part = self.loss_and_gradients(*map(tf.identity, part))
+            totals = of_part if totals is None else _sum(totals, of_part)
+        return tf.nest.map_structure(
+            lambda total: None if total is None else total / count, totals
+        )
 
     def loss_and_gradients(self, view1, view2, labels=None):
         """The loss on given views, and its gradients; changes no parameter.
@@ -242,6 +270,7 @@ class BYOL(keras.Model):
             "total_steps": self.total_steps,
             "num_classes": self.num_classes,
             "image_size": self.image_size,
+            "micro_batches": self.micro_batches,
             "recipes": [dataclasses.asdict(r) for r in self.recipes],
             "seed": self.seed,
         }
@@ -256,3 +285,16 @@ class BYOL(keras.Model):
             augment.Recipe.from_config(r) for r in config["recipes"]
         )
         return cls(**config)
+
+
+def _tensors(structure) -> list[tf.Tensor]:
+    """Those in a nested structure that has None in some places."""
+    return [x for x in tf.nest.flatten(structure) if x is not None]
+
+
+def _sum(totals, values):
+    return tf.nest.map_structure(
+        lambda total, value: None if total is None else total + value,
+        totals,
+        values,
+    )

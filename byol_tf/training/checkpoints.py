@@ -50,6 +50,7 @@ class Checkpoints(keras.callbacks.Callback):
         `keep_checkpoints` are heeded.
       fingerprint: of the data set.
       stop: if it is set, training stops after the step with a checkpoint.
+      is_chief: whether this process writes; all of them restore.
 
     Raises:
       Interrupted: in `fit`, when `stop` is set.
@@ -62,6 +63,7 @@ class Checkpoints(keras.callbacks.Callback):
         config: Config,
         fingerprint: str = "",
         stop: StopRequest | None = None,
+        is_chief: bool = True,
     ):
         super().__init__()
         self._optimizer = model.optimizer
@@ -79,7 +81,8 @@ class Checkpoints(keras.callbacks.Callback):
         self._config = config
         self._fingerprint = fingerprint
         self._stop = stop or StopRequest()
-        self._saved_step = 0
+        self._is_chief = is_chief
+        self._saved_step = self._seen_step = 0
         self._saved_time = time.monotonic()
 
     def restore(self) -> int:
@@ -107,7 +110,7 @@ class Checkpoints(keras.callbacks.Callback):
             self._check_same_run(about)
             for name, variable in self._variables.items():
                 variable.assign(state[name])
-            self._saved_step = self._step()
+            self._saved_step = self._seen_step = self._step()
             return self._saved_step
         if existing:
             raise ConfigError(
@@ -125,7 +128,7 @@ class Checkpoints(keras.callbacks.Callback):
           OSError: if it cannot be written; those before are left as they were.
         """
         step = self._step()
-        if step == self._saved_step:
+        if step == self._saved_step or not self._is_chief:
             return
         arrays = {
             name: keras.ops.convert_to_numpy(variable)
@@ -161,10 +164,11 @@ class Checkpoints(keras.callbacks.Callback):
             self.save()
             raise Interrupted(self._stop.number, self._step())
         seconds = time.monotonic() - self._saved_time
-        if (
-            self._step() % self._config.checkpoint_every
-            and seconds < self._config.checkpoint_every_seconds
-        ):
+        due = passed(
+            self._config.checkpoint_every, self._seen_step, self._step()
+        )
+        self._seen_step = self._step()
+        if not due and seconds < self._config.checkpoint_every_seconds:
             return
         try:
             self.save()
@@ -217,6 +221,11 @@ class Checkpoints(keras.callbacks.Callback):
                     f"the run began with {name} {version} and goes on with "
                     f"{_VERSIONS[name]}: numbers may differ."
                 )
+
+
+def passed(every: int, before: int, now: int) -> bool:
+    """Whether a multiple of `every` lies after one step and up to another."""
+    return now // every > before // every
 
 
 class _Damaged(Exception):

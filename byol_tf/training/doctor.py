@@ -356,9 +356,11 @@ class CollapseDoctor(keras.callbacks.Callback):
         self._diverged = False
 
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
+        before = self._step  # One call may have taken several steps.
+        self._step = int(self.model.optimizer.iterations.numpy())
+        due = self._step // self._every > before // self._every
         diverged = not np.isfinite(logs["loss"])
-        if self._step % self._every == 0 or (diverged and not self._diverged):
+        if due or (diverged and not self._diverged):
             projections = collapse.figures(self._projections())
             self.figures = self._doctor.examine(self._step, logs, projections)
             self._doctor.judge()

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 import tqdm
 
+from byol_tf.training.checkpoints import passed
 from byol_tf.training.doctor import Doctor
 from byol_tf.training.monitors import Monitor
 
@@ -85,13 +86,14 @@ class RunLog(keras.callbacks.Callback):
         self._row_step, self._row_time = self._step, time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
-        self._bar.update()
+        before = self._step  # One call may have taken several steps.
+        self._step = int(self.model.optimizer.iterations.numpy())
+        self._bar.update(self._step - before)
         last = self._step == self._total_steps
-        measuring = last or self._step % self._monitor_every == 0
+        measuring = last or passed(self._monitor_every, before, self._step)
         if not self._diverged and not math.isfinite(logs["loss"]):
             self._diverged = measuring = True
-        if not measuring and self._step % self._log_every:
+        if not measuring and not passed(self._log_every, before, self._step):
             return
         seconds = time.perf_counter() - self._row_time
         images = (self._step - self._row_step) * self._batch_size

@@ -7,6 +7,7 @@ import tensorflow as tf
 from conftest import tiny_encoder, tiny_model
 
 import byol_tf
+from byol_tf.model.normalization import BatchNorm
 
 
 def views(count=8, size=16):
@@ -236,18 +237,106 @@ def test_labels_of_any_number_type(dtype):
         model.update(view1, view2, labels[:, None])
 
 
-def test_fit_on_two_replicas(mirrored):
-    images = np.random.RandomState(0).rand(16, 16, 16, 3).astype(np.float32)
-    dataset = tf.data.Dataset.from_tensor_slices(images).batch(8)
+def test_micro_batches_have_the_mean_of_their_gradients(float64):
+    one, two = tiny_model(), tiny_model(micro_batches=2)
+    two.set_weights(one.get_weights())
+    view1, view2, labels = views(8)
+    target = values(two.target)
+    halves = [
+        one.loss_and_gradients(view1[part], view2[part], labels[part])
+        for part in (slice(0, 4), slice(4, 8))
+    ]
+    expected = [(a + b) / 2 for a, b in zip(*(g for _, g in halves))]
+    one.optimizer.apply(expected, one.online.trainable_variables)
+
+    for compiled in (False, True):
+        update = tf.function(two.update) if compiled else two.update
+        start = [w.numpy() for w in (*two.weights, *two.optimizer.variables)]
+        logs = update(view1, view2, labels)
+        np.testing.assert_allclose(
+            logs["loss"], np.mean([f["loss"] for f, _ in halves]), rtol=1e-12
+        )
+        for a, b in zip(
+            two.online.trainable_variables, one.online.trainable_variables
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+        # One step of everything, but BatchNorm sees four half views.
+        assert int(two.optimizer.iterations.numpy()) == 1
+        assert int(two.encoder.initial_norm.updates.value) == 4
+        kernel = two.target.encoder.initial_conv.kernel
+        np.testing.assert_allclose(
+            kernel,
+            logs["tau"] * target[0]
+            + (1 - logs["tau"]) * two.encoder.initial_conv.kernel,
+        )
+        for w, value in zip((*two.weights, *two.optimizer.variables), start):
+            w.assign(value)
+
+
+def test_float16_takes_the_step_of_float32():
+    kernels = []
+    for dtype in ("float32", "mixed_float16"):
+        keras.utils.set_random_seed(0)
+        encoder = byol_tf.ResNet(
+            blocks=(1,), channels=(8,), stem_channels=8, dtype=dtype
+        )
+        model = byol_tf.BYOL(encoder, 16, 8, total_steps=4, dtype=dtype)
+        optimizer = keras.optimizers.SGD(1.0)
+        if dtype == "mixed_float16":  # Small, so that no step is void.
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, 2**7)
+        model.compile(optimizer)
+        before = model.encoder.initial_conv.kernel.numpy()
+        model.update(*views())
+        kernels.append(model.encoder.initial_conv.kernel.numpy() - before)
+    assert np.abs(kernels[0]).max() > 1e-3
+    distance = np.linalg.norm(kernels[1] - kernels[0])
+    assert distance < 0.05 * np.linalg.norm(kernels[0])
+
+
+def test_an_overflow_on_one_replica_is_one_on_all(mirrored):
     with mirrored.scope():
-        model = tiny_model(num_classes=None)
-    history = model.fit(dataset, verbose=0).history
-    assert int(model.optimizer.iterations.numpy()) == 2
-    assert 0 < history["loss"][0] < 8
-    # Every replica has the same parameters.
-    kernel = model.encoder.initial_conv.kernel.value
-    first, second = mirrored.experimental_local_results(kernel)
-    np.testing.assert_array_equal(first, second)
+        encoder = byol_tf.ResNet(
+            blocks=(1,), channels=(8,), stem_channels=8, dtype="mixed_float16"
+        )
+        model = byol_tf.BYOL(
+            encoder, 16, 8, 0.5, total_steps=9, dtype="mixed_float16"
+        )
+        model.compile(byol_tf.LARS(0.1))
+        model.optimizer.build(model.trainable_variables)
+    for layer in model._flatten_layers():
+        if isinstance(layer, BatchNorm):
+            layer.cross_replica = False  # It would spread what is not finite.
+    view1, view2, _ = views(8)
+    whole = tf.data.Dataset.from_tensors((view1, view2))
+    view1[6] = 1e30  # In the second replica's half.
+    spoiled = tf.data.Dataset.from_tensors((view1, view2))
+
+    @tf.function
+    def step(batch):
+        return mirrored.run(model.update, batch)
+
+    def after(dataset):
+        dataset = dataset.unbatch().batch(8)
+        (batch,) = mirrored.experimental_distribute_dataset(dataset)
+        step(batch)
+        scale = float(model.optimizer.dynamic_scale.numpy())
+        learned = [
+            variable.numpy()
+            for online, target in zip(
+                model.online.weights, model.target.weights
+            )
+            if online.trainable
+            for variable in (online, target)
+        ]
+        return scale, int(model.optimizer.iterations.numpy()), learned
+
+    first, second, third = after(whole), after(spoiled), after(whole)
+    assert (second[0], third[0]) == (first[0] / 2, first[0] / 2)
+    assert [first[1], second[1], third[1]] == [1, 2, 3]  # A batch is a step.
+    for before, now in zip(first[2], second[2], strict=True):
+        np.testing.assert_array_equal(now, before)
+        assert np.isfinite(now).all()
+    assert not np.allclose(third[2][0], second[2][0])
 
 
 def test_views_of_two_replicas_are_those_of_one(mirrored):
@@ -330,7 +419,10 @@ def test_dtype_argument_reaches_every_layer(policy, variables, compute):
         layers = list(network._flatten_layers())
         assert {layer.compute_dtype for layer in layers} == {compute}
         assert {layer.variable_dtype for layer in layers} == {variables}
-    model.compile(byol_tf.LARS(0.1))
+    optimizer = byol_tf.LARS(0.1)
+    if policy == "mixed_float16":  # Small, so that no step is void.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, 2**7)
+    model.compile(optimizer)
     view1, view2 = np.random.RandomState(0).rand(2, 8, 20, 20, 3)
     before = model.target.projector.linear.kernel.numpy()
     logs = model.update(view1, view2, np.arange(8) % 3)

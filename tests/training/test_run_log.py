@@ -53,7 +53,9 @@ def run_log(folder, first_step=0, total_steps=6):
 def fit(folder, first_step=0, total_steps=6):
     images = np.random.rand(24, 12, 12, 3).astype(np.float32)
     log = run_log(folder, first_step, total_steps)
-    tiny_model().fit(
+    model = tiny_model()
+    model.optimizer.iterations.assign(first_step)
+    model.fit(
         images[: 4 * (total_steps - first_step)],
         batch_size=4,
         callbacks=[log],
@@ -98,7 +100,9 @@ def test_rows_after_the_checkpoint_are_written_anew(tmp_path):
 
 def test_a_loss_that_is_not_finite_is_written_and_judged_at_once(tmp_path):
     log = run_log(tmp_path)
+    log.set_model(tiny_model())
     log.on_train_begin()
+    log.model.optimizer.iterations.assign(1)
     with pytest.raises(Collapse, match="diverged"):
         log.on_train_batch_end(0, {"loss": float("nan")})
     log.close()

@@ -1,0 +1,74 @@
+"""`fit` under every distribution strategy: what Keras 3.15 does not do yet.
+
+Whatever is needed of Keras's private parts for that stands in this file, and
+`tests/model/test_distributed_fit.py` fails when a new Keras can do without.
+"""
+
+import keras
+import tensorflow as tf
+
+
+class DistributedFit(keras.Model):
+    """A model whose `train_step` is repeated on all replicas by `fit`.
+
+    `train_step` is given a replica's part of a batch and returns scalars; what
+    `fit` hands to callbacks is their mean over all replicas, on all machines.
+
+    Keras's own train function fails under MultiWorkerMirroredStrategy, where it
+    takes the mean over an axis that scalars do not have
+    (keras-team/keras#20585), and, with more than one step per execution, under
+    MirroredStrategy.
+    """
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing; the model is built.
+
+        Under MultiWorkerMirroredStrategy Keras's takes the mean of a batch over
+        the machines first, which images in uint8 do not have.
+        """
+
+    def make_train_function(self, force=False):
+        """Builds `train_function`: an iterator over batches -> a dict of means.
+
+        It takes `steps_per_execution` steps in one call, but none past
+        `total_steps`, and returns the last one's figures.
+        """
+        if self.train_function is not None and not force:
+            return
+        strategy = self.distribute_strategy
+        if self.jit_compile and strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "jit_compile=True works on one device only, not on "
+                f"{strategy.num_replicas_in_sync} replicas; leave it at "
+                '"auto", or take False.'
+            )
+
+        def one_step(batch):
+            logs = strategy.run(self.train_step, (batch,))
+            return {
+                name: strategy.reduce("MEAN", value, axis=None)
+                for name, value in logs.items()
+            }
+
+        if not self.run_eagerly:
+            one_step = tf.function(
+                one_step,
+                reduce_retracing=True,
+                autograph=False,
+                jit_compile=self.jit_compile,
+            )
+
+        def steps(iterator):
+            count = self.steps_per_execution
+            done = tf.cast(self.optimizer.iterations, "int32")
+            left = self.total_steps - done
+            if left > 0:  # Training may go on past `total_steps`.
+                count = tf.minimum(count, left)
+            logs = one_step(next(iterator))
+            for _ in tf.range(count - 1):
+                logs = one_step(next(iterator))
+            return logs
+
+        if not self.run_eagerly:
+            steps = tf.function(steps, reduce_retracing=True)
+        self.train_function = steps

@@ -1,0 +1,152 @@
+"""`--strategy`: on which devices a step is computed."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from byol_tf.config import Config, ConfigError, as_text
+from byol_tf.training.checkpoints import Checkpoints
+from byol_tf.training.cluster import Cluster, cluster_of, wait_for_workers
+
+
+def make_strategy(config: Config) -> tf.distribute.Strategy:
+    """The distribution strategy of a configuration.
+
+    To be called before any other operation of TensorFlow: devices are made, and
+    machines connected, here.
+
+    Raises:
+      ConfigError: if a device is not there, or the replicas cannot share the
+        batch.
+    """
+    if config.logical_devices > 1:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * config.logical_devices,
+        )
+    strategy = {
+        "none": _none,
+        "mirrored": _mirrored,
+        "multi_worker": _multi_worker,
+        "tpu": _tpu,
+    }[config.strategy](config)
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_size % (replicas * config.micro_batches):
+        raise ConfigError(
+            f"--batch_size={config.batch_size} cannot be shared by {replicas} "
+            f"replicas with --micro_batches={config.micro_batches}: take a "
+            f"multiple of {replicas * config.micro_batches}."
+        )
+    if config.batch_size < 2 * replicas * config.micro_batches:
+        raise ConfigError(
+            f"--batch_size={config.batch_size} leaves one image to each of "
+            f"{replicas} replicas and {config.micro_batches} micro-batches; "
+            "take two at least."
+        )
+    return strategy
+
+
+def _none(config: Config) -> tf.distribute.Strategy:
+    return tf.distribute.get_strategy()
+
+
+def _mirrored(config: Config) -> tf.distribute.Strategy:
+    there = [
+        f"{device.device_type}:{device.name.rpartition(':')[2]}"
+        for kind in ("GPU", "CPU")
+        for device in tf.config.list_logical_devices(kind)
+    ]
+    gpus = [device for device in there if device.startswith("GPU")]
+    devices = list(config.devices) or gpus or there
+    for device in devices:
+        if device.upper() not in there:
+            raise ConfigError(
+                f"--devices={as_text(config.devices)}: there is no {device}, "
+                f"but {', '.join(there)}."
+            )
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def _multi_worker(config: Config) -> tf.distribute.Strategy:
+    wait_for_workers(cluster_of(config), config.worker_timeout)
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _tpu(config: Config) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+            config.tpu, config.tpu_zone or None, config.tpu_project or None
+        )
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise ConfigError(
+            f"--tpu={config.tpu}: no TPU is reached: {reason.splitlines()[0]}"
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def distributed(
+    batches: Callable[[int, int], tf.data.Dataset],
+    batch_size: int,
+    strategy: tf.distribute.Strategy,
+):
+    """Batches for `fit`, each shared out among replicas in their order.
+
+    Args:
+      batches: (worker, number of workers) -> the parts of global batches that
+        are that worker's, see `training_batches`.
+      batch_size: of the global batch.
+      strategy: of the model.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return batches(0, 1)
+
+    def of_worker(context):
+        parts = batches(context.input_pipeline_id, context.num_input_pipelines)
+        return parts.rebatch(batch_size // replicas)
+
+    return strategy.distribute_datasets_from_function(of_worker)
+
+
+def restored_by_all(
+    checkpoints: Checkpoints,
+    cluster: Cluster,
+    strategy: tf.distribute.Strategy,
+) -> int:
+    """Restores on every machine; returns the number of steps done.
+
+    Raises:
+      ConfigError: see `Checkpoints.restore`; or if the machines do not see the
+        same checkpoint.
+    """
+    if len(cluster.workers) == 1:
+        return checkpoints.restore()
+    # The chief first, for it may remove a damaged one.
+    if cluster.is_chief:
+        step = checkpoints.restore()
+        _sum(strategy, 0)
+    else:
+        _sum(strategy, 0)
+        step = checkpoints.restore()
+    replicas = strategy.num_replicas_in_sync
+    total, squares = _sum(strategy, step), _sum(strategy, step**2)
+    if replicas * squares != total**2:  # A variance that is not 0.
+        raise ConfigError(
+            "--run_dir is not one folder that all machines see: on this one "
+            f"the last checkpoint is of step {step}, on another it is not."
+        )
+    return step
+
+
+def _sum(strategy: tf.distribute.Strategy, number: int) -> int:
+    """The sum of every replica's number; waits for all machines."""
+
+    @tf.function
+    def summed():
+        numbers = strategy.run(lambda: tf.constant(number, tf.int64))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
+
+    return int(summed())

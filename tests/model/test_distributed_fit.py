@@ -1,0 +1,151 @@
+"""`fit` with our train function, and whether Keras still cannot do without."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from equality import free_ports
+
+from byol_tf.model.distributed_fit import DistributedFit
+
+
+class Halving(DistributedFit):
+    """Each step halves what is left of its weight."""
+
+    total_steps = 10
+
+    def __init__(self):
+        super().__init__()
+        self.rest = self.add_weight(
+            shape=(), initializer="ones", trainable=False, aggregation="mean"
+        )
+        self.built = True
+
+    def train_step(self, data):
+        self.rest.assign(self.rest / 2)
+        self.optimizer.iterations.assign_add(1)
+        return {
+            "rest": tf.identity(self.rest),
+            "mean": tf.reduce_mean(tf.cast(data, tf.float32)),
+        }
+
+
+class Calls(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.logs = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.logs.append({name: float(value) for name, value in logs.items()})
+
+
+def fit(make=Halving, steps=10, **arguments) -> tuple[keras.Model, list[dict]]:
+    """Batch k holds the numbers 2 k and 2 k + 1."""
+    model, calls = make(), Calls()
+    model.compile(keras.optimizers.SGD(), **arguments)
+    batches = (
+        tf.data.Dataset.range(2 * steps)
+        .map(lambda x: tf.cast(x, tf.uint8))
+        .batch(2)
+    )
+    model.fit(batches, callbacks=[calls], verbose=0, shuffle=False)
+    return model, calls.logs
+
+
+def test_several_steps_in_one_execution():
+    for eagerly in (False, True):
+        model, logs = fit(steps_per_execution=4, run_eagerly=eagerly)
+        assert int(model.optimizer.iterations.numpy()) == 10
+        # After steps 4, 8 and 10, which is the end of the training.
+        assert [row["rest"] for row in logs] == [2**-4, 2**-8, 2**-10]
+        assert [row["mean"] for row in logs] == [6.5, 14.5, 18.5]
+
+
+def test_more_steps_than_planned():
+    model, logs = fit(steps=14, steps_per_execution=1)
+    assert int(model.optimizer.iterations.numpy()) == 14
+    assert len(logs) == 14
+
+
+def test_several_steps_on_two_replicas(mirrored):
+    with mirrored.scope():
+        model, logs = fit(steps_per_execution=4)
+    assert model.rest.numpy() == 2**-10
+    # The mean over replicas, each of which has one number of a batch.
+    assert [row["mean"] for row in logs] == [6.5, 14.5, 18.5]
+
+
+def test_xla_on_two_replicas_is_refused(mirrored):
+    with (
+        mirrored.scope(),
+        pytest.raises(ValueError, match="jit_compile=True works on one device"),
+    ):
+        fit(jit_compile=True)
+
+
+def test_keras_cannot_take_several_steps_on_two_replicas(mirrored):
+    with mirrored.scope():
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", steps_per_execution=2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="placeholder"):
+        model.fit(np.zeros((8, 2)), np.zeros(8), batch_size=2, verbose=0)
+        pytest.fail("Keras can do it now: leave it to Keras.")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("private", ["train_function", "symbolic_build"])
+def test_keras_cannot_train_on_two_workers(private):
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, private],
+            env=os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "TF_CONFIG": json.dumps(
+                    {
+                        "cluster": {"worker": workers},
+                        "task": {"type": "worker", "index": index},
+                    }
+                ),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        _, stderr = process.communicate(timeout=200)
+        assert process.returncode, "Keras can do it now: leave it to Keras."
+        assert EXPECTED[private] in stderr
+
+
+EXPECTED = {
+    "train_function": "Invalid reduction dimension 0",
+    "symbolic_build": "uint8 is not in the list of allowed values",
+}
+
+
+class KerasTrainFunction(Halving):
+    make_train_function = keras.Model.make_train_function
+
+
+class KerasSymbolicBuild(Halving):
+    _maybe_symbolic_build = keras.Model._maybe_symbolic_build
+
+
+if __name__ == "__main__":
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with strategy.scope():
+        fit(
+            {
+                "train_function": KerasTrainFunction,
+                "symbolic_build": KerasSymbolicBuild,
+            }[sys.argv[1]]
+        )
