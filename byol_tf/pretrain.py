@@ -19,7 +19,7 @@ from byol_tf.data.sources import Dataset
 from byol_tf.model.build import build_byol, recipes
 from byol_tf.model.byol import BYOL
 from byol_tf.training.checkpoints import Checkpoints
-from byol_tf.training.cluster import WorkerLost, cluster_of
+from byol_tf.training.cluster import cluster_of
 from byol_tf.training.doctor import Doctor, found
 from byol_tf.training.monitors import Monitor
 from byol_tf.training.run_folder import locked, open_run_folder
@@ -28,6 +28,7 @@ from byol_tf.training.signals import Interrupted, StopRequest, noting_signals
 from byol_tf.training.strategy import (
     distributed,
     make_strategy,
+    naming_lost_workers,
     restored_by_all,
 )
 
@@ -43,16 +44,6 @@ _FIGURES = (
     "trust_ratio_max",
 )
 
-# What an operation fails with when another machine is gone.
-_LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.InternalError,
-)
-
 
 def run(config: Config) -> Config:
     """Trains, from the last checkpoint in the run folder if there is one.
@@ -63,6 +54,7 @@ def run(config: Config) -> Config:
     Raises:
       ConfigError: if the settings cannot work, before anything is written.
       Collapse: if nothing is learned any more, and --on_collapse is stop.
+      WorkerLost: if another machine does not answer any more.
     """
     cluster = cluster_of(config)
     strategy = make_strategy(config)
@@ -76,15 +68,18 @@ def run(config: Config) -> Config:
         )
     for note in dataset.notes:
         print(f"byol_tf: {note}", file=sys.stderr)
-    folder = pathlib.Path(config.run_dir)
     if not cluster.is_chief:
+        folder = pathlib.Path(config.run_dir)
+        folder.mkdir(parents=True, exist_ok=True)
         dataset.skipped.keep_in(folder / f"skipped.{cluster.index}.txt")
-        _train(config, model, dataset, folder, total_steps)
+        with naming_lost_workers(config):
+            _train(config, model, dataset, folder, total_steps)
         return config
     with locked(config):
-        open_run_folder(config)
+        folder = open_run_folder(config)
         dataset.skipped.keep_in(folder / "skipped.txt")
-        _train(config, model, dataset, folder, total_steps)
+        with naming_lost_workers(config):
+            _train(config, model, dataset, folder, total_steps)
         model.encoder.save(folder / "encoder.keras")
         _report(config, model, dataset, folder)
     return config
@@ -153,10 +148,8 @@ def _train(
             )
         if stop.number is not None:  # It came after the last step.
             raise Interrupted(stop.number, total_steps)
-    except tf.errors.OpError as error:
+    except tf.errors.OpError:
         dataset.skipped.check()  # Says it better, if this is the cause.
-        if config.strategy == "multi_worker" and isinstance(error, _LOST):
-            raise WorkerLost from error
         raise
     finally:
         for log in logs:

@@ -1,12 +1,28 @@
 """`--strategy`: on which devices a step is computed."""
 
+import contextlib
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from byol_tf.config import Config, ConfigError, as_text
 from byol_tf.training.checkpoints import Checkpoints
-from byol_tf.training.cluster import Cluster, cluster_of, wait_for_workers
+from byol_tf.training.cluster import (
+    Cluster,
+    WorkerLost,
+    cluster_of,
+    wait_for_workers,
+)
+
+# What an operation fails with when another machine is gone.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+)
 
 
 def make_strategy(config: Config) -> tf.distribute.Strategy:
@@ -109,6 +125,17 @@ def distributed(
         return parts.rebatch(batch_size // replicas)
 
     return strategy.distribute_datasets_from_function(of_worker)
+
+
+@contextlib.contextmanager
+def naming_lost_workers(config: Config):
+    """Within it, what TensorFlow says of a lost machine is `WorkerLost`."""
+    try:
+        yield
+    except _LOST as error:
+        if config.strategy != "multi_worker":
+            raise
+        raise WorkerLost from error
 
 
 def restored_by_all(
