@@ -23,6 +23,7 @@ def build_encoder(config: Config) -> ResNet:
         width=config.encoder_width,
         stem=config.stem,
         zero_init_gamma=config.zero_init_gamma,
+        recompute=config.recompute,
     )
     try:
         if config.encoder_depth is not None:

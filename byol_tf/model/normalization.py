@@ -85,6 +85,11 @@ class BatchNorm(keras.layers.Layer):
             aggregation="only_first_replica",
         )
 
+    @property
+    def statistics(self) -> tuple[keras.Variable, ...]:
+        """What a call in training updates."""
+        return self.moving_mean, self.moving_variance, self.updates
+
     def call(self, inputs, training=False):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         shared = training and self.cross_replica and replicas > 1
