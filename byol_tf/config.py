@@ -301,8 +301,8 @@ class Config:
     recompute: bool = setting(
         False,
         "Compute the activations inside residual blocks a second time for the "
-        "gradient in place of keeping them: much less memory, about a third "
-        "more time.",
+        "gradient in place of keeping them: much less memory, a quarter "
+        "more arithmetic.",
         group=ENCODER,
         run=False,
     )
