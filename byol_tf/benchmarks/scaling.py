@@ -49,7 +49,9 @@ def main(arguments=None) -> None:
         "--encoder_depth", type=int, nargs="+", default=[18, 50, 200]
     )
     parser.add_argument("--encoder_width", type=int, nargs="+", default=[1])
-    parser.add_argument("--image_size", type=int, nargs="+", default=[224])
+    parser.add_argument(
+        "--image_size", type=int, nargs="+", default=[224], help="pixels"
+    )
     parser.add_argument(
         "--batch_size", type=int, default=4096, help="over all replicas"
     )

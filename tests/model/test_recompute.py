@@ -11,8 +11,8 @@ import byol_tf
 def network(recompute: bool) -> byol_tf.ResNet:
     keras.utils.set_random_seed(0)
     return byol_tf.ResNet(
-        blocks=(2, 1),
-        channels=(8, 16),
+        blocks=(2,),
+        channels=(8,),
         bottleneck=True,
         stem_channels=4,
         recompute=recompute,
