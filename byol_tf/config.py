@@ -299,6 +299,14 @@ class Config:
         "results were obtained without.",
         group=ENCODER,
     )
+    recompute: bool = setting(
+        False,
+        "Compute the activations inside residual blocks a second time for the "
+        "gradient in place of keeping them: much less memory, a quarter "
+        "more arithmetic.",
+        group=ENCODER,
+        run=False,
+    )
 
     batch_size: int = setting(
         256,

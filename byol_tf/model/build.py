@@ -25,6 +25,7 @@ def build_encoder(config: Config) -> ResNet:
         stem=config.stem,
         zero_init_gamma=config.zero_init_gamma,
         dtype=config.precision,
+        recompute=config.recompute,
     )
     try:
         if config.encoder_depth is not None:

@@ -60,7 +60,10 @@ class BatchNorm(keras.layers.Layer):
 
     def build(self, input_shape):
         shape = (input_shape[-1],)
-        statistic = dict(trainable=False, autocast=False, aggregation="mean")
+        # Equal on all replicas where these share statistics: no all-reduce.
+        statistic = dict(
+            trainable=False, autocast=False, aggregation="only_first_replica"
+        )
         self.gamma = self.add_weight(
             name="gamma",
             shape=shape,
@@ -81,9 +84,13 @@ class BatchNorm(keras.layers.Layer):
             shape=(),
             initializer="zeros",
             dtype="int64",
-            trainable=False,
-            aggregation="only_first_replica",
+            **statistic,
         )
+
+    @property
+    def statistics(self) -> tuple[keras.Variable, ...]:
+        """What a call in training updates."""
+        return self.moving_mean, self.moving_variance, self.updates
 
     def call(self, inputs, training=False):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync

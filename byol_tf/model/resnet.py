@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from byol_tf.model.initializers import fan_in_truncated_normal
 from byol_tf.model.normalization import BatchNorm
+from byol_tf.model.recompute import recomputed
 
 # Mean and standard deviation of ImageNet's training images, RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -58,6 +59,7 @@ class ResidualBlock(keras.layers.Layer):
       projection: whether the shortcut is a 1x1 convolution and BatchNorm, or
         the identity.
       zero_init_gamma: whether the branch of a bottleneck starts at zero.
+      recompute: see `ResNet`.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class ResidualBlock(keras.layers.Layer):
         bottleneck: bool,
         projection: bool,
         zero_init_gamma: bool = False,
+        recompute: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -75,6 +78,7 @@ class ResidualBlock(keras.layers.Layer):
         self.bottleneck = bottleneck
         self.projection = projection
         self.zero_init_gamma = zero_init_gamma
+        self.recompute = recompute
 
         if bottleneck and channels % 4:
             raise ValueError(
@@ -118,6 +122,39 @@ class ResidualBlock(keras.layers.Layer):
             self.shortcut_norm.build(shape)
 
     def call(self, inputs, training=False):
+        if training and self.recompute:
+            return self._recomputed(inputs)
+        return self._outputs(inputs, training)
+
+    def _recomputed(self, inputs):
+        """The outputs in training, of which the gradient keeps the inputs only.
+
+        The block runs a second time when its gradient is asked for. Either run
+        is a pure function of the inputs and the variables' values: a gradient
+        with respect to values is the same on one replica and on many, and the
+        statistics are assigned once, outside.
+        """
+        parameters = self.trainable_variables
+        kept = [
+            (v, tf.convert_to_tensor(v)) for v in self.non_trainable_variables
+        ]
+        runs = []
+
+        def outputs(inputs, *values):
+            mapping = [*zip(parameters, values), *kept]
+            with keras.StatelessScope(mapping) as scope:
+                runs.append(scope)
+                return self._outputs(inputs, training=True)
+
+        values = [tf.convert_to_tensor(v) for v in parameters]
+        result = recomputed(outputs)(inputs, *values)
+        shortcut = [self.shortcut_norm] if self.projection else []
+        for norm in self.norms + shortcut:
+            for statistic in norm.statistics:
+                statistic.assign(runs[0].get_current_value(statistic))
+        return result
+
+    def _outputs(self, inputs, training: bool):
         shortcut = inputs
         if self.projection:
             shortcut = self.shortcut_conv(shortcut)
@@ -136,6 +173,7 @@ class ResidualBlock(keras.layers.Layer):
             "bottleneck": self.bottleneck,
             "projection": self.projection,
             "zero_init_gamma": self.zero_init_gamma,
+            "recompute": self.recompute,
         }
 
 
@@ -160,6 +198,9 @@ class ResNet(keras.Model):
       group_strides: stride of each group's first block; by default 1 for the
         first group and 2 for the others.
       stem_channels: output channels of the stem, before `width`.
+      recompute: whether training keeps the inputs of the residual blocks only,
+        and computes what is inside a second time for the gradient: less
+        memory, more time, the same numbers.
 
     Call arguments:
       images: float [batch, height, width, 3] in [0, 1]; a single gray channel
@@ -187,6 +228,7 @@ class ResNet(keras.Model):
         bottleneck: bool = False,
         group_strides: tuple[int, ...] | None = None,
         stem_channels: int = 64,
+        recompute: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -225,6 +267,7 @@ class ResNet(keras.Model):
         self.bottleneck = bottleneck
         self.group_strides = tuple(group_strides)
         self.stem_channels = stem_channels
+        self.recompute = recompute
 
         size, strides = (7, 2) if stem == "imagenet" else (3, 1)
         self.initial_conv = conv(
@@ -244,6 +287,7 @@ class ResNet(keras.Model):
                 bottleneck=bottleneck,
                 projection=b == 0,
                 zero_init_gamma=zero_init_gamma,
+                recompute=recompute,
                 name=f"block_group_{g}_block_{b}",
                 dtype=self.dtype_policy,
             )
@@ -289,6 +333,7 @@ class ResNet(keras.Model):
             "zero_init_gamma": self.zero_init_gamma,
             "group_strides": self.group_strides,
             "stem_channels": self.stem_channels,
+            "recompute": self.recompute,
         }
         if self.depth is not None:
             config["depth"] = self.depth
