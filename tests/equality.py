@@ -9,7 +9,6 @@ ways, each in processes of its own, and prints how far they end apart.
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ if __name__ == "__main__":
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import numpy as np
+
+from byol_tf.benchmarks.scaling import free_ports, tf_config
 
 STEPS = 20
 BATCH = 64
@@ -113,10 +114,7 @@ def trained(way: str, folder: pathlib.Path) -> dict[str, np.ndarray]:
     for index in range(count):
         environment = dict(os.environ)
         if count > 1:
-            task = {"type": "worker", "index": index}
-            environment["TF_CONFIG"] = json.dumps(
-                {"cluster": {"worker": workers}, "task": task}
-            )
+            environment["TF_CONFIG"] = tf_config(workers, index)
         processes.append(
             subprocess.Popen(
                 [sys.executable, __file__, json.dumps(settings), str(path)],
@@ -131,15 +129,6 @@ def trained(way: str, folder: pathlib.Path) -> dict[str, np.ndarray]:
         assert process.returncode == 0, stderr
     with np.load(path) as arrays:
         return dict(arrays)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 def differences(one: dict, other: dict) -> dict[str, float]:

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL, photos
-from equality import free_ports
+
+from byol_tf.benchmarks.scaling import free_ports, tf_config
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +40,7 @@ def start(flags, run_dir) -> list[subprocess.Popen]:
         subprocess.Popen(
             [sys.executable, "byol_tf/main.py", *flags, f"--run_dir={run_dir}"],
             cwd=ROOT,
-            env=os.environ
-            | {
-                "TF_CONFIG": json.dumps(
-                    {
-                        "cluster": {"worker": workers},
-                        "task": {"type": "worker", "index": index},
-                    }
-                )
-            },
+            env=os.environ | {"TF_CONFIG": tf_config(workers, index)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

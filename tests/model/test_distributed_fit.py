@@ -1,6 +1,5 @@
 """`fit` with our train function, and whether Keras still cannot do without."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from equality import free_ports
 
+from byol_tf.benchmarks.scaling import free_ports, tf_config
 from byol_tf.model.distributed_fit import DistributedFit
 
 
@@ -107,12 +106,7 @@ def test_keras_cannot_train_on_two_workers(private):
             env=os.environ
             | {
                 "PYTHONPATH": os.pathsep.join(sys.path),
-                "TF_CONFIG": json.dumps(
-                    {
-                        "cluster": {"worker": workers},
-                        "task": {"type": "worker", "index": index},
-                    }
-                ),
+                "TF_CONFIG": tf_config(workers, index),
             },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

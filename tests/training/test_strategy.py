@@ -10,8 +10,8 @@ import time
 import pytest
 import tensorflow as tf
 from conftest import ROOT
-from equality import free_ports
 
+from byol_tf.benchmarks.scaling import free_ports
 from byol_tf.config import Config, ConfigError
 from byol_tf.training.cluster import Cluster, cluster_of, wait_for_workers
 from byol_tf.training.strategy import make_strategy
