@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from byol_tf.data.images import central_crop, decode_in_graph
 
-# Accepted difference of a feature, as a share of the largest feature.
-TOLERANCE = 1e-4
+# Accepted difference of a feature, as a share of the largest feature, by the
+# encoder's dtype of computation: some ten roundings to it.
+TOLERANCE = {"float16": 1e-2, "bfloat16": 8e-2}
+FLOAT32_TOLERANCE = 1e-4
 
 
 def export_saved_model(
@@ -72,13 +74,14 @@ def max_abs_difference(
     """Greatest difference of a feature between the encoder and its export.
 
     Raises:
-      RuntimeError: if it is more than float32 explains.
+      RuntimeError: if it is more than rounding explains.
     """
     served = tf.saved_model.load(str(path)).signatures["serving_default"]
     features = served(images=tf.constant(batch))["features"].numpy()
     expected = np.float32(encoder(tf.constant(batch), training=False))
     difference = float(np.max(np.abs(features - expected)))
-    if not difference <= TOLERANCE * np.max(np.abs(expected)):
+    tolerance = TOLERANCE.get(encoder.compute_dtype, FLOAT32_TOLERANCE)
+    if not difference <= tolerance * np.max(np.abs(expected)):
         raise RuntimeError(
             f"{path} gives features that differ by {difference} from those of "
             "the encoder it was exported from."

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import save_images, tiny_encoder
 
+import byol_tf
 from byol_tf.data.images import central_crop
 from byol_tf.serving import export_saved_model, max_abs_difference
 
@@ -61,6 +62,16 @@ def test_difference_is_found_where_there_is_one(tmp_path):
     assert max_abs_difference(encoder, path, images) < 1e-6
     with pytest.raises(RuntimeError, match="differ by"):
         max_abs_difference(tiny_encoder(), path, images)
+
+
+def test_an_encoder_in_float16_differs_by_its_rounding(tmp_path):
+    encoder = byol_tf.ResNet(
+        blocks=(1, 1), channels=(8, 16), stem_channels=8, dtype="mixed_float16"
+    )
+    path = tmp_path / "saved_model"
+    export_saved_model(encoder, path, 16, 1.0)
+    images = np.random.RandomState(0).rand(3, 16, 16, 3).astype(np.float32)
+    assert max_abs_difference(encoder, path, images) < 1e-2
 
 
 def test_a_new_export_replaces_the_old(tmp_path):

@@ -131,9 +131,10 @@ def test_a_folder_of_photos_and_the_other_modes(tmp_path):
 
 
 @pytest.mark.slow
-def test_unlabelled_photos(tmp_path):
+def test_unlabelled_photos_on_two_devices(tmp_path):
     save_images(tmp_path / "photos", 40)
     flags = [*SMALL, f"--dataset=folder:{tmp_path / 'photos'}", "--steps=3"]
+    flags += ["--strategy=mirrored", "--steps_per_execution=2"]
     flags += ["--image_size=24", f"--run_dir={tmp_path / 'run'}"]
     assert main(["main.py", *flags]) == 0
     text = (tmp_path / "run/report.md").read_text()
