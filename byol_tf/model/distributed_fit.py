@@ -13,6 +13,7 @@ class DistributedFit(keras.Model):
 
     `train_step` is given a replica's part of a batch and returns scalars; what
     `fit` hands to callbacks is their mean over all replicas, on all machines.
+    A subclass has `total_steps`, the planned number of optimizer steps.
 
     Keras's own train function fails under MultiWorkerMirroredStrategy, where it
     takes the mean over an axis that scalars do not have

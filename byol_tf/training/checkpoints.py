@@ -164,10 +164,8 @@ class Checkpoints(keras.callbacks.Callback):
             self.save()
             raise Interrupted(self._stop.number, self._step())
         seconds = time.monotonic() - self._saved_time
-        due = passed(
-            self._config.checkpoint_every, self._seen_step, self._step()
-        )
-        self._seen_step = self._step()
+        before, self._seen_step = self._seen_step, self._step()
+        due = passed(self._config.checkpoint_every, before, self._seen_step)
         if not due and seconds < self._config.checkpoint_every_seconds:
             return
         try:

@@ -16,6 +16,7 @@ import tqdm
 
 from byol_tf.model.byol import BYOL
 from byol_tf.training import collapse
+from byol_tf.training.checkpoints import passed
 from byol_tf.training.collapse import Collapse
 from byol_tf.training.observation import Observation, Observer
 
@@ -358,7 +359,7 @@ class CollapseDoctor(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         before = self._step  # One call may have taken several steps.
         self._step = int(self.model.optimizer.iterations.numpy())
-        due = self._step // self._every > before // self._every
+        due = passed(self._every, before, self._step)
         diverged = not np.isfinite(logs["loss"])
         if due or (diverged and not self._diverged):
             projections = collapse.figures(self._projections())
