@@ -215,6 +215,14 @@ class Config:
         type=int,
         low=1,
     )
+    data_service: str = setting(
+        "",
+        "HOST:PORT of the dispatcher of a tf.data service, whose workers read "
+        "and crop the images; see `python -m byol_tf.data_server --help`. The "
+        "batches do not depend on it.",
+        group=DATA,
+        run=False,
+    )
     image_size: int | None = setting(
         None,
         "Height and width of the views, in pixels. By default that of the "
@@ -648,6 +656,13 @@ class Config:
             raise ConfigError(
                 "--tfrecord_test goes with --dataset=tfrecord:GLOB and "
                 "--tfrecord_classes."
+            )
+        host, _, port = self.data_service.rpartition(":")
+        if self.data_service and not (
+            host and port.isdecimal() and int(port) < 2**16
+        ):
+            raise ConfigError(
+                f"--data_service={self.data_service} is no HOST:PORT."
             )
 
     def _check_checkpoint(self) -> None:

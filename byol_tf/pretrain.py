@@ -15,6 +15,7 @@ import tensorflow as tf
 from byol_tf import report
 from byol_tf.config import Config, ConfigError
 from byol_tf.data.pipeline import open_dataset, training_batches
+from byol_tf.data.service import check_service
 from byol_tf.data.sources import Dataset
 from byol_tf.model.build import build_byol, recipes
 from byol_tf.model.byol import BYOL
@@ -60,6 +61,7 @@ def run(config: Config) -> Config:
     strategy = make_strategy(config)
     dataset, config = open_dataset(config)
     config.check_batch(dataset.train.size)
+    check_service(config, dataset.train)
     steps_per_epoch = dataset.train.size / config.batch_size
     total_steps = config.steps or int(config.epochs * steps_per_epoch)
     with strategy.scope():
@@ -118,6 +120,7 @@ def _train(
             worker=worker,
             workers=workers,
             parallel_calls=config.parallel_calls,
+            service=config.data_service,
         )
 
     def stop_if_too_many_are_damaged(batch, logs):

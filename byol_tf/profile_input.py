@@ -11,6 +11,7 @@ import tensorflow as tf
 from byol_tf.config import Config
 from byol_tf.data.loading import cores
 from byol_tf.data.pipeline import open_dataset, training_batches
+from byol_tf.data.service import check_service
 from byol_tf.data.sources import ArraySource, Dataset
 from byol_tf.data.stages import seconds_per_element, stage_times
 from byol_tf.model.build import build_byol, recipes
@@ -33,6 +34,7 @@ def run(config: Config) -> Config:
     """
     dataset, config = open_dataset(config)
     config.check_batch(dataset.train.size)
+    check_service(config, dataset.train)
     batches = training_batches(
         dataset.train,
         config.batch_size,
@@ -40,6 +42,7 @@ def run(config: Config) -> Config:
         config.seed,
         recipes(config),
         parallel_calls=config.parallel_calls,
+        service=config.data_service,
     )
     print("Measuring for about a minute …", flush=True)
     seconds = {"input alone": seconds_per_element(batches, SECONDS)}

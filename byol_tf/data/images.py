@@ -32,13 +32,21 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
       tf.errors.OpError, or Pillow's error in eager mode: if it is no image, or
         a truncated or damaged one.
     """
-    by_tensorflow = tf.io.is_jpeg(encoded) | _is_png(encoded)
     image = tf.cond(
-        by_tensorflow,
+        tf.io.is_jpeg(encoded) | _is_png(encoded),
         lambda: tf.io.decode_image(encoded, 3, expand_animations=False),
         lambda: tf.numpy_function(_decode_by_pillow, [encoded], tf.uint8),
     )
     return tf.ensure_shape(image, [None, None, 3])
+
+
+def decode_elsewhere(encoded: tf.Tensor) -> tf.Tensor:
+    """What `decode` gives for JPEG and PNG, in any process; else an error."""
+    known = tf.io.is_jpeg(encoded) | _is_png(encoded)
+    with tf.control_dependencies(
+        [tf.debugging.Assert(known, ["neither JPEG nor PNG"])]
+    ):
+        return decode_in_graph(encoded)
 
 
 def decode_in_graph(encoded: tf.Tensor) -> tf.Tensor:
@@ -78,6 +86,7 @@ def two_crops(
     numbers: tf.Tensor,
     size: int,
     recipes: tuple[augment.Recipe, augment.Recipe],
+    decode: Callable[[tf.Tensor], tf.Tensor] = decode,
 ) -> tf.Tensor:
     """Two random crops of an image, for the two views.
 
@@ -86,12 +95,13 @@ def two_crops(
       numbers: float [2, CROP_DRAWS], uniform in [0, 1): the two boxes.
       size: height and width of the crops.
       recipes: T and T', for the limits on the crop.
+      decode: what decodes an image that is no JPEG.
 
     Returns:
       float32 [2, size, size, 3] in [0, 1].
     """
-
-    return tf.stack(crops(encoded, random_boxes(numbers, recipes), 2, size))
+    boxes = random_boxes(numbers, recipes)
+    return tf.stack(crops(encoded, boxes, 2, size, decode))
 
 
 def random_boxes(

@@ -13,6 +13,7 @@ from byol_tf.data.arrays import open_npz
 from byol_tf.data.bundled import open_bundled
 from byol_tf.data.folders import open_folder
 from byol_tf.data.loading import cores, load_or_another, load_or_mark
+from byol_tf.data.service import served_batches
 from byol_tf.data.skipped import Skipped
 from byol_tf.data.sources import ArraySource, Dataset, EncodedSource, Source
 from byol_tf.data.tfds_source import open_tfds
@@ -84,6 +85,7 @@ def training_batches(
     worker: int = 0,
     workers: int = 1,
     parallel_calls: int | None = None,
+    service: str = "",
 ) -> tf.data.Dataset:
     """The endless stream of batches, from a given step on.
 
@@ -106,6 +108,8 @@ def training_batches(
       workers: their number, a divisor of `batch_size`.
       parallel_calls: images that are read and decoded at once; by default one
         for each core.
+      service: HOST:PORT of a tf.data service that reads and crops the images,
+        see `data.service`; by default that is done here.
 
     Returns:
       A dataset of (images, labels): uint8 [batch, height, width, channels] of
@@ -142,10 +146,15 @@ def training_batches(
         numbers = example_order(positions, source.size, seed)
         return numbers, crop_draws(positions[0], share, seed)
 
-    def load(number, draws):
+    def load(number, draws, decode=images.decode):
         encoded, label = source.read(number)
-        return images.two_crops(encoded, draws, image_size, recipes), label
+        crops = images.two_crops(encoded, draws, image_size, recipes, decode)
+        return crops, label
 
+    if service:
+        return served_batches(
+            service, source, draw, load, first_step, parallel_calls
+        )
     examples = load_or_another(
         source, steps.map(draw).unbatch(), load, parallel_calls
     )
