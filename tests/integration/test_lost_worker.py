@@ -66,12 +66,12 @@ def rows(run_dir) -> list[dict]:
 
 
 def finish(workers) -> None:
-    said = [worker.communicate(timeout=400)[1] for worker in workers]
+    said = [worker.communicate(timeout=900)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said
 
 
 def wait_for_step(workers, run_dir, step) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not rows(run_dir) or rows(run_dir)[-1]["step"] < step:
         assert time.monotonic() < deadline
         assert [worker.poll() for worker in workers] == [None, None]
