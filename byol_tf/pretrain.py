@@ -25,6 +25,7 @@ from byol_tf.training.doctor import Doctor, found
 from byol_tf.training.monitors import Monitor
 from byol_tf.training.run_folder import locked, open_run_folder
 from byol_tf.training.run_log import RunLog, read_metrics
+from byol_tf.training.shared_stop import SharedStopRequest
 from byol_tf.training.signals import Interrupted, StopRequest, noting_signals
 from byol_tf.training.strategy import (
     distributed,
@@ -97,6 +98,8 @@ def _train(
     """From the last checkpoint to the end, or until a signal."""
     cluster, strategy = cluster_of(config), model.distribute_strategy
     stop = StopRequest()
+    if len(cluster.workers) > 1:
+        stop = SharedStopRequest(strategy, total_steps)
     checkpoints = Checkpoints(
         model,
         folder / "checkpoints",
@@ -150,7 +153,7 @@ def _train(
                 verbose=0,
             )
         if stop.number is not None:  # It came after the last step.
-            raise Interrupted(stop.number, total_steps)
+            raise Interrupted(stop.number, total_steps, cluster.is_chief)
     except tf.errors.OpError:
         dataset.skipped.check()  # Says it better, if this is the cause.
         raise

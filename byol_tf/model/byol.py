@@ -109,6 +109,11 @@ class BYOL(DistributedFit):
         """The encoder's features of the images."""
         return self.encoder(images, training=training)
 
+    def make_train_function(self, force=False):
+        """See `DistributedFit`; refuses what an optimizer can do beside."""
+        _check_optimizer(self.optimizer)
+        super().make_train_function(force)
+
     def train_step(self, data):
         """One step on a batch of images or (images, labels), for `fit`."""
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -119,8 +124,8 @@ class BYOL(DistributedFit):
         """The current step's views: t(x) with t ~ T, t'(x) with t' ~ T'.
 
         Inside a replica of a distribution strategy `images` are its part of the
-        global batch, and all parts must be equally long for the views to be
-        those of a single device.
+        global batch, and all parts must be equally long, as `fit` sees to, for
+        the views to be those of a single device.
         """
         step = tf.cast(self.optimizer.iterations, tf.int32)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -285,6 +290,28 @@ class BYOL(DistributedFit):
             augment.Recipe.from_config(r) for r in config["recipes"]
         )
         return cls(**config)
+
+
+def _check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
+    """Raises ValueError if online network and target would not step together.
+
+    With `use_ema` the target follows other parameters than those with which
+    `fit` ends, and BatchNorm's statistics are of others.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    count = optimizer.gradient_accumulation_steps
+    if count:
+        raise ValueError(
+            f"BYOL: gradient_accumulation_steps={count} of the optimizer does "
+            "not work, for the target takes a step with each batch. Take "
+            f"batches {count} times as large and BYOL(micro_batches={count})."
+        )
+    if optimizer.use_ema:
+        raise ValueError(
+            "BYOL: use_ema=True of the optimizer does not work, for it "
+            "overwrites the online network at the end of fit. Leave it out: "
+            "the target network is a moving average."
+        )
 
 
 def _tensors(structure) -> list[tf.Tensor]:

@@ -13,6 +13,8 @@ class DistributedFit(keras.Model):
 
     `train_step` is given a replica's part of a batch and returns scalars; what
     `fit` hands to callbacks is their mean over all replicas, on all machines.
+    For that to be a mean over images the parts have to be equally long; `fit`
+    raises ValueError where they are not, before the step is taken.
     A subclass has `total_steps`, the planned number of optimizer steps.
 
     Keras's own train function fails under MultiWorkerMirroredStrategy, where it
@@ -37,15 +39,20 @@ class DistributedFit(keras.Model):
         if self.train_function is not None and not force:
             return
         strategy = self.distribute_strategy
-        if self.jit_compile and strategy.num_replicas_in_sync > 1:
+        replicas = strategy.num_replicas_in_sync
+        if self.jit_compile and replicas > 1:
             raise ValueError(
                 "jit_compile=True works on one device only, not on "
-                f"{strategy.num_replicas_in_sync} replicas; leave it at "
+                f"{replicas} replicas; leave it at "
                 '"auto", or take False.'
             )
 
+        def of_replica(part):
+            with tf.control_dependencies(_equally_long(part, replicas)):
+                return self.train_step(part)
+
         def one_step(batch):
-            logs = strategy.run(self.train_step, (batch,))
+            logs = strategy.run(of_replica, (batch,))
             return {
                 name: strategy.reduce("MEAN", value, axis=None)
                 for name, value in logs.items()
@@ -72,4 +79,51 @@ class DistributedFit(keras.Model):
 
         if not self.run_eagerly:
             steps = tf.function(steps, reduce_retracing=True)
+        if replicas > 1:
+            steps = _naming_unequal(steps, replicas)
         self.train_function = steps
+
+
+_UNEQUAL = (
+    "fit: a batch cannot be shared equally by {0} replicas, as a smaller last "
+    "one often cannot. Make batches by `.batch(n, drop_remainder=True)`, where "
+    "n is a multiple of {0}."
+)
+
+
+def _equally_long(part, replicas: int) -> list[tf.Operation]:
+    """What fails, on all replicas, if their parts of a batch differ in length.
+
+    It costs nothing where the length is known beforehand, as it is with
+    `drop_remainder=True`; else one sum over replicas.
+    """
+    first = tf.nest.flatten(part)[0]
+    known = first.shape[0] is not None and not tf.executing_eagerly()
+    if replicas == 1 or known:
+        return []
+    length = tf.shape(first, tf.int64)[0]
+    total, squares = tf.unstack(
+        tf.distribute.get_replica_context().all_reduce(
+            tf.distribute.ReduceOp.SUM, tf.stack([length, length**2])
+        )
+    )
+    variance_is_0 = replicas * squares == total**2
+    message = _UNEQUAL.format(replicas)
+    # In eager mode it raises, and there is no operation.
+    operation = tf.debugging.Assert(variance_is_0, [message])
+    return [] if operation is None else [operation]
+
+
+def _naming_unequal(steps, replicas: int):
+    """`steps`, but what `_equally_long` says becomes a ValueError."""
+    message = _UNEQUAL.format(replicas)
+
+    def train_function(iterator):
+        try:
+            return steps(iterator)
+        except tf.errors.InvalidArgumentError as error:
+            if message in str(error):
+                raise ValueError(message) from None
+            raise
+
+    return train_function

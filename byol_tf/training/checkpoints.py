@@ -49,11 +49,11 @@ class Checkpoints(keras.callbacks.Callback):
       config: of the run; `checkpoint_every`, `checkpoint_every_seconds` and
         `keep_checkpoints` are heeded.
       fingerprint: of the data set.
-      stop: if it is set, training stops after the step with a checkpoint.
+      stop: when it is agreed on, training stops with a checkpoint.
       is_chief: whether this process writes; all of them restore.
 
     Raises:
-      Interrupted: in `fit`, when `stop` is set.
+      Interrupted: in `fit`, when `stop` is agreed on.
     """
 
     def __init__(
@@ -160,11 +160,12 @@ class Checkpoints(keras.callbacks.Callback):
             shutil.rmtree(old.with_suffix(".partial"), ignore_errors=True)
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._stop.number is not None:
-            self.save()
-            raise Interrupted(self._stop.number, self._step())
-        seconds = time.monotonic() - self._saved_time
         before, self._seen_step = self._seen_step, self._step()
+        number = self._stop.agreed(self._seen_step)
+        if number is not None:
+            self.save()
+            raise Interrupted(number, self._seen_step, self._is_chief)
+        seconds = time.monotonic() - self._saved_time
         due = passed(self._config.checkpoint_every, before, self._seen_step)
         if not due and seconds < self._config.checkpoint_every_seconds:
             return

@@ -14,22 +14,34 @@ class Interrupted(Exception):
     Args:
       number: of the signal.
       step: that the checkpoint is of.
+      is_chief: whether this process is the one that writes checkpoints.
     """
 
-    def __init__(self, number: int, step: int):
+    def __init__(self, number: int, step: int, is_chief: bool = True):
         self.number = number
         name = signal.Signals(number).name
-        super().__init__(
-            f"interrupted by {name} at step {step}; the same command goes on "
-            "from there."
-        )
+        way_on = "the same command goes on from there."
+        if not is_chief:
+            way_on = (
+                "the checkpoint is the first worker's to write. The same "
+                "command on all machines goes on from it."
+            )
+        super().__init__(f"interrupted by {name} at step {step}; {way_on}")
 
 
 class StopRequest:
-    """Whether a signal has asked to stop."""
+    """Whether a signal has asked to stop.
+
+    Attributes:
+      number: of the signal that this process got, or None.
+    """
 
     def __init__(self):
         self.number = None
+
+    def agreed(self, step: int) -> int | None:
+        """The signal for which to stop after this step, or None."""
+        return self.number
 
 
 @contextlib.contextmanager

@@ -273,6 +273,58 @@ def test_micro_batches_have_the_mean_of_their_gradients(float64):
             w.assign(value)
 
 
+def test_micro_batches_of_two_replicas(float64, mirrored):
+    single = tiny_model(total_steps=10, micro_batches=2)
+    with mirrored.scope():
+        double = tiny_model(total_steps=10, micro_batches=2)
+    double.set_weights(single.get_weights())
+    view1, view2, labels = batch = views(8)
+    # Replicas have images 0 to 3 and 4 to 7. What they do at once is a part of
+    # the single device's batch: first 0, 1, 4 and 5, then the others.
+    order = np.array([0, 1, 4, 5, 2, 3, 6, 7])
+    batches = tf.data.Dataset.from_tensor_slices(batch).batch(8)
+    (shared,) = mirrored.experimental_distribute_dataset(batches)
+
+    @tf.function
+    def step():
+        return mirrored.run(double.update, shared)
+
+    start = values(double.target)
+    for k in range(3):
+        logs = {
+            name: np.mean(mirrored.experimental_local_results(value))
+            for name, value in step().items()
+        }
+        expected = single.update(view1[order], view2[order], labels[order])
+        for name, value in expected.items():
+            np.testing.assert_allclose(logs[name], value, 1e-10, err_msg=name)
+        # One step of optimizer, target and schedules; four half views.
+        tau = 1 - (1 - 0.9) * (np.cos(np.pi * k / 10) + 1) / 2
+        rate = (np.cos(np.pi * k / 10) + 1) / 2  # Of a peak of 1.
+        np.testing.assert_allclose(logs["tau"], tau, 1e-12)
+        np.testing.assert_allclose(logs["learning_rate"], rate, 1e-6)
+        assert int(double.optimizer.iterations.numpy()) == k + 1
+        for network in (double.online, double.target):
+            updates = network.encoder.initial_norm.updates
+            assert int(updates.numpy()) == 4 * (k + 1)
+        if k == 0:
+            for old, target, online in zip(
+                start, double.target.weights, double.online.weights
+            ):
+                if online.trainable:
+                    np.testing.assert_allclose(
+                        target, tau * old + (1 - tau) * online.numpy(), 1e-12
+                    )
+    for name, variables in (
+        ("weights", [m.weights for m in (double, single)]),
+        ("momentum", [m.optimizer.variables for m in (double, single)]),
+    ):
+        for weight, other in zip(*variables, strict=True):
+            np.testing.assert_allclose(
+                weight, other, 1e-10, 1e-13, err_msg=f"{name} {weight.path}"
+            )
+
+
 def test_float16_takes_the_step_of_float32():
     kernels = []
     for dtype in ("float32", "mixed_float16"):
@@ -351,6 +403,35 @@ def test_views_of_two_replicas_are_those_of_one(mirrored):
         parts = mirrored.experimental_local_results(view)
         assert [len(part) for part in parts] == [4, 4]
         np.testing.assert_allclose(tf.concat(parts, 0), whole, atol=1e-5)
+
+
+def test_fit_refuses_a_batch_that_replicas_share_unequally(mirrored):
+    images = np.zeros((5, 16, 16, 3), np.float32)
+    with mirrored.scope():
+        model = tiny_model()
+    model.two_views = lambda images: (images, images)
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(8)
+    with pytest.raises(ValueError, match=r"drop_remainder=True"):
+        model.fit(batches, verbose=0)
+    assert int(model.optimizer.iterations.numpy()) == 0
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize(
+    "argument, way_out",
+    [
+        (dict(gradient_accumulation_steps=3), r"BYOL\(micro_batches=3\)"),
+        (dict(use_ema=True), "the target network is a moving average"),
+    ],
+)
+def test_optimizers_that_do_not_step_with_the_target(policy, argument, way_out):
+    encoder = byol_tf.ResNet(blocks=(1,), channels=(8,), stem_channels=8)
+    model = byol_tf.BYOL(encoder, 16, 8, total_steps=4, dtype=policy)
+    model.compile(byol_tf.LARS(0.1, **argument))  # Wrapped, for float16.
+    with pytest.raises(ValueError, match=way_out) as caught:
+        model.fit(np.zeros((8, 16, 16, 3)), batch_size=8, verbose=0)
+    (name,) = argument
+    assert str(caught.value).startswith(f"BYOL: {name}=")
 
 
 def test_unbuilt_encoder_and_impossible_tau_are_refused():

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from byol_tf.benchmarks.scaling import free_ports, tf_config
-from byol_tf.model.distributed_fit import DistributedFit
+from byol_tf.model.distributed_fit import DistributedFit, _equally_long
 
 
 class Halving(DistributedFit):
@@ -43,14 +43,16 @@ class Calls(keras.callbacks.Callback):
         self.logs.append({name: float(value) for name, value in logs.items()})
 
 
-def fit(make=Halving, steps=10, **arguments) -> tuple[keras.Model, list[dict]]:
-    """Batch k holds the numbers 2 k and 2 k + 1."""
+def fit(
+    make=Halving, steps=10, count=None, size=2, **arguments
+) -> tuple[keras.Model, list[dict]]:
+    """Batch k holds the numbers 2 k and 2 k + 1; or batches of `size`."""
     model, calls = make(), Calls()
     model.compile(keras.optimizers.SGD(), **arguments)
     batches = (
-        tf.data.Dataset.range(2 * steps)
+        tf.data.Dataset.range(2 * steps if count is None else count)
         .map(lambda x: tf.cast(x, tf.uint8))
-        .batch(2)
+        .batch(size)
     )
     model.fit(batches, callbacks=[calls], verbose=0, shuffle=False)
     return model, calls.logs
@@ -77,6 +79,53 @@ def test_several_steps_on_two_replicas(mirrored):
     assert model.rest.numpy() == 2**-10
     # The mean over replicas, each of which has one number of a batch.
     assert [row["mean"] for row in logs] == [6.5, 14.5, 18.5]
+
+
+@pytest.mark.parametrize(
+    "steps_per_execution, eagerly", [(1, False), (2, False), (1, True)]
+)
+@pytest.mark.parametrize("rest", [5, 1])  # 3 and 2, or 1 and none.
+def test_unequal_parts_are_refused(
+    mirrored, steps_per_execution, eagerly, rest
+):
+    made = []
+
+    def make():
+        made.append(Halving())
+        return made[-1]
+
+    with (
+        mirrored.scope(),
+        pytest.raises(ValueError, match=r"^fit: .* 2 replicas.*") as caught,
+    ):
+        fit(
+            make,
+            count=8 + rest,
+            size=8,
+            steps_per_execution=steps_per_execution,
+            run_eagerly=eagerly,
+        )
+    assert ".batch(n, drop_remainder=True)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert made[-1].rest.numpy() == 1 / 2  # The step was not taken.
+
+
+def test_a_smaller_last_batch_of_equal_parts(mirrored):
+    with mirrored.scope():
+        model, logs = fit(count=12, size=8)
+    assert [row["mean"] for row in logs] == [3.5, 9.5]
+    assert model.rest.numpy() == 1 / 4
+
+
+def test_a_smaller_last_batch_on_one_device():
+    _, logs = fit(count=13, size=8)
+    assert [row["mean"] for row in logs] == [3.5, 10]
+
+
+def test_parts_of_known_length_are_not_compared():
+    part = (tf.zeros([4, 2]), tf.zeros([4]))
+    compared = tf.function(lambda part: len(_equally_long(part, 2)))
+    assert compared(part).numpy() == 0
 
 
 def test_xla_on_two_replicas_is_refused(mirrored):
