@@ -690,6 +690,11 @@ class Config:
                         f"--{name}={as_text(value)} goes with --strategy="
                         f"{strategy}, not {self.strategy}."
                     )
+        if self.batch_size % self.micro_batches:
+            raise ConfigError(
+                f"--batch_size={self.batch_size} is no multiple of "
+                f"--micro_batches={self.micro_batches}."
+            )
         if self.jit_compile == "on" and self.strategy != "none":
             raise ConfigError(
                 "--jit_compile=on works on one device only, not with "

@@ -20,7 +20,7 @@ from byol_tf.data.sources import Dataset
 from byol_tf.model.build import build_byol, recipes
 from byol_tf.model.byol import BYOL
 from byol_tf.training.checkpoints import Checkpoints
-from byol_tf.training.cluster import cluster_of
+from byol_tf.training.cluster import Cluster, cluster_of
 from byol_tf.training.doctor import Doctor, found
 from byol_tf.training.monitors import Monitor
 from byol_tf.training.run_folder import locked, open_run_folder
@@ -28,6 +28,7 @@ from byol_tf.training.run_log import RunLog, read_metrics
 from byol_tf.training.shared_stop import SharedStopRequest
 from byol_tf.training.signals import Interrupted, StopRequest, noting_signals
 from byol_tf.training.strategy import (
+    check_same_command,
     distributed,
     make_strategy,
     naming_lost_workers,
@@ -59,6 +60,11 @@ def run(config: Config) -> Config:
       WorkerLost: if another machine does not answer any more.
     """
     cluster = cluster_of(config)
+    with naming_lost_workers(config):
+        return _run(config, cluster)
+
+
+def _run(config: Config, cluster: Cluster) -> Config:
     strategy = make_strategy(config)
     dataset, config = open_dataset(config)
     config.check_batch(dataset.train.size)
@@ -75,14 +81,12 @@ def run(config: Config) -> Config:
         folder = pathlib.Path(config.run_dir)
         folder.mkdir(parents=True, exist_ok=True)
         dataset.skipped.keep_in(folder / f"skipped.{cluster.index}.txt")
-        with naming_lost_workers(config):
-            _train(config, model, dataset, folder, total_steps)
+        _train(config, model, dataset, folder, total_steps)
         return config
     with locked(config):
         folder = open_run_folder(config)
         dataset.skipped.keep_in(folder / "skipped.txt")
-        with naming_lost_workers(config):
-            _train(config, model, dataset, folder, total_steps)
+        _train(config, model, dataset, folder, total_steps)
         model.encoder.save(folder / "encoder.keras")
         _report(config, model, dataset, folder)
     return config
@@ -108,6 +112,7 @@ def _train(
         stop,
         cluster.is_chief,
     )
+    check_same_command(config, dataset.fingerprint, cluster, strategy)
     first_step = restored_by_all(checkpoints, cluster, strategy)
     if first_step >= total_steps:
         return

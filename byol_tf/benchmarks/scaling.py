@@ -148,6 +148,20 @@ def child(environment=(), **settings) -> subprocess.Popen:
     )
 
 
+def results_of(processes: int, **settings) -> list[dict]:
+    """What `measured` returns in each of so many processes."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(processes)]
+    running = [
+        child(
+            [("TF_CONFIG", tf_config(addresses, index))],
+            processes=processes,
+            **settings,
+        )
+        for index in range(processes)
+    ]
+    return [result(process) for process in running]
+
+
 def result(process: subprocess.Popen) -> dict:
     """What it printed.
 
@@ -245,16 +259,20 @@ def measure_times() -> None:
 def measure_memory(size: int = 128) -> None:
     """Peak memory against what is kept: the slope over batch sizes."""
     rows = []
-    for recompute in (False, True):
+    for recompute, processes in ((False, 1), (True, 1), (False, 2)):
         network = NARROW_50 | {"recompute": recompute}
         small, large = (
-            result(child(network=network, batch_size=batch, image_size=size))
+            results_of(
+                processes, network=network, batch_size=batch, image_size=size
+            )[0]
             for batch in (16, 48)
         )
         slope = (large["peak_bytes"] - small["peak_bytes"]) / 32 / MIB
         rows.append(
             [
-                "narrow ResNet-50" + ", recomputed" * recompute,
+                "narrow ResNet-50"
+                + ", recomputed" * recompute
+                + ", each of two processes" * (processes > 1),
                 size,
                 f"{count(network, size).kept_bytes / MIB:.1f}",
                 f"{slope:.1f}",
@@ -279,16 +297,9 @@ def measure_communication(size: int = 32) -> None:
         (4, True, 2),
     ):
         network = NARROW_18 | {"width": width, "recompute": recompute}
-        settings = dict(network=network, batch_size=8, image_size=size)
-        settings["processes"] = processes
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(processes)]
-        results = [
-            result(process)
-            for process in [
-                child([("TF_CONFIG", tf_config(addresses, i))], **settings)
-                for i in range(processes)
-            ]
-        ]
+        results = results_of(
+            processes, network=network, batch_size=8, image_size=size
+        )
         step = count(network, size)
         sent = step.gradient_bytes(processes) + step.norm_bytes(processes)
         rows.append(

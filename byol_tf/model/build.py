@@ -7,6 +7,7 @@ import keras
 from byol_tf import augment
 from byol_tf.config import Config, ConfigError
 from byol_tf.model.byol import BYOL
+from byol_tf.model.distributed_fit import sublayers
 from byol_tf.model.normalization import BatchNorm
 from byol_tf.model.resnet import ResNet
 from byol_tf.optim.lars import LARS
@@ -85,7 +86,7 @@ def build_byol(
         dtype=config.precision,
     )
     if not config.cross_replica_batch_norm:
-        for layer in model._flatten_layers():
+        for layer in sublayers(model):
             if isinstance(layer, BatchNorm):
                 layer.cross_replica = False
     warmup_steps = int(config.warmup_epochs * steps_per_epoch)

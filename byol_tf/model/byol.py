@@ -78,6 +78,11 @@ class BYOL(DistributedFit):
             )
         if not 0 <= tau_base <= 1:
             raise ValueError(f"BYOL: tau_base={tau_base} is not in [0, 1].")
+        if micro_batches < 1 or micro_batches != int(micro_batches):
+            raise ValueError(
+                f"BYOL: micro_batches={micro_batches} is no whole number above "
+                "0."
+            )
         self.projector_hidden = projector_hidden
         self.projection_size = projection_size
         self.tau_base = tau_base
@@ -112,6 +117,8 @@ class BYOL(DistributedFit):
     def make_train_function(self, force=False):
         """See `DistributedFit`; refuses what an optimizer can do beside."""
         _check_optimizer(self.optimizer)
+        with self.distribute_strategy.scope():  # Too late in a step's graph.
+            self.optimizer.build(self.trainable_variables)
         super().make_train_function(force)
 
     def train_step(self, data):
@@ -196,22 +203,45 @@ class BYOL(DistributedFit):
         return figures | {"tau": tau, "learning_rate": learning_rate}
 
     def _in_micro_batches(self, view1, view2, labels):
-        """`loss_and_gradients` of the batch, part by part; their means."""
-        count = self.micro_batches
+        """`loss_and_gradients` of the batch, part by part; their means.
+
+        Part k has the images k, k + micro_batches, …: on however many replicas
+        these are the same ones.
+        """
+        count, totals = self.micro_batches, None
+        labelled = self._labelled_per_part(labels)
         if labels is None:
             labels = tf.fill([tf.shape(view1)[0]], -1)
-        totals, parts = None, (view1, view2, labels)
-        for part in zip(*(tf.split(tensor, count) for tensor in parts)):
+        for k in range(count):
             # Not before the one before is done: its memory is free then.
             with tf.control_dependencies(_tensors(totals)):
-                of_part = self.loss_and_gradients(*map(tf.identity, part))
+                part = (x[k::count] for x in (view1, view2, labels))
+                of_part = self.loss_and_gradients(*part, labelled)
             totals = of_part if totals is None else _sum(totals, of_part)
         return tf.nest.map_structure(
             lambda total: None if total is None else total / count, totals
         )
 
-    def loss_and_gradients(self, view1, view2, labels=None):
+    def _labelled_per_part(self, labels):
+        """How many labels a micro-batch of a replica has, in the mean."""
+        if labels is None or self.num_classes is None:
+            return None
+        labelled = losses.count_labels(labels)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:
+            labelled = tf.distribute.get_replica_context().all_reduce(
+                tf.distribute.ReduceOp.MEAN, labelled
+            )
+        return labelled / self.micro_batches
+
+    def loss_and_gradients(self, view1, view2, labels=None, labelled=None):
         """The loss on given views, and its gradients; changes no parameter.
+
+        Args:
+          view1: see `update`, as for the next two.
+          view2: another view.
+          labels: of the images.
+          labelled: see `losses.classification_loss`.
 
         Returns:
           `update`'s first four scalars; and the gradients of the online
@@ -234,7 +264,7 @@ class BYOL(DistributedFit):
                     tf.stop_gradient(target1["projection"]),
                 )
             )
-            classif_loss, top1 = self._classification(online1, labels)
+            classif_loss, top1 = self._classification(online1, labels, labelled)
             loss = repr_loss + classif_loss
             # Keras sums gradients over replicas.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -248,7 +278,7 @@ class BYOL(DistributedFit):
             "top1_accuracy": top1,
         }, gradients
 
-    def _classification(self, outputs, labels):
+    def _classification(self, outputs, labels, labelled):
         """The classifier's loss and accuracy; zeros without labels."""
         if "logits" not in outputs:
             return tf.zeros([], self.variable_dtype), tf.zeros([])
@@ -261,8 +291,8 @@ class BYOL(DistributedFit):
                 f"BYOL needs labels of shape [batch], not {labels.shape}."
             )
         return (
-            losses.classification_loss(logits, labels),
-            losses.accuracy(logits, labels),
+            losses.classification_loss(logits, labels, labelled),
+            losses.accuracy(logits, labels, labelled),
         )
 
     def get_config(self):

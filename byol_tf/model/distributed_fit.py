@@ -8,6 +8,11 @@ import keras
 import tensorflow as tf
 
 
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A layer and all below it; Keras lists only those of models in public."""
+    return list(layer._flatten_layers())
+
+
 class DistributedFit(keras.Model):
     """A model whose `train_step` is repeated on all replicas by `fit`.
 

@@ -26,30 +26,50 @@ def regression_loss(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.square(difference), axis=-1)
 
 
-def classification_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def classification_loss(
+    logits: tf.Tensor, labels: tf.Tensor, labelled: tf.Tensor | None = None
+) -> tf.Tensor:
     """Mean cross-entropy over the labelled examples; 0 if there are none.
 
     Args:
       logits: float [batch, classes].
       labels: int [batch]; -1 marks an example without a label.
+      labelled: what the sum of losses is divided by, for a part of a larger
+        batch: that one's number of labels, divided by its number of parts.
 
     Returns:
       A scalar.
     """
-    labelled = tf.cast(labels >= 0, logits.dtype)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
         tf.maximum(labels, 0), logits
     )
-    return tf.math.divide_no_nan(
-        tf.reduce_sum(losses * labelled), tf.reduce_sum(labelled)
-    )
+    losses *= tf.cast(labels >= 0, logits.dtype)
+    return _mean_of_labelled(losses, labels, labelled)
 
 
-def accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Share of the labelled examples whose largest logit is their label's."""
-    labelled = tf.cast(labels >= 0, logits.dtype)
+def accuracy(
+    logits: tf.Tensor, labels: tf.Tensor, labelled: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Share of the labelled examples whose largest logit is their label's.
+
+    Args:
+      logits: see `classification_loss`, as for the others.
+      labels: int [batch].
+      labelled: number to divide by.
+    """
     classes = tf.argmax(logits, axis=-1, output_type=labels.dtype)
     correct = tf.cast(classes == labels, logits.dtype)
+    return _mean_of_labelled(correct, labels, labelled)
+
+
+def count_labels(labels: tf.Tensor, dtype=tf.float32) -> tf.Tensor:
+    """The number of labels that are not -1, as a scalar of `dtype`."""
+    return tf.reduce_sum(tf.cast(labels >= 0, dtype))
+
+
+def _mean_of_labelled(values, labels, labelled):
+    if labelled is None:
+        labelled = count_labels(labels)
     return tf.math.divide_no_nan(
-        tf.reduce_sum(correct), tf.reduce_sum(labelled)
+        tf.reduce_sum(values), tf.cast(labelled, values.dtype)
     )

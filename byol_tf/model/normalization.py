@@ -61,6 +61,7 @@ class BatchNorm(keras.layers.Layer):
     def build(self, input_shape):
         shape = (input_shape[-1],)
         # Equal on all replicas where these share statistics: no all-reduce.
+        # Where they do not, the first replica's are kept.
         statistic = dict(
             trainable=False, autocast=False, aggregation="only_first_replica"
         )
@@ -100,22 +101,20 @@ class BatchNorm(keras.layers.Layer):
         )
         if fusable and not shared:
             outputs, mean, variance = self._fused(inputs, training)
-        elif training:
-            mean, variance = self._moments(inputs, shared)
-            outputs = self._affine(inputs, mean, variance)
         else:
             mean, variance = self.moving_mean, self.moving_variance
-            outputs = self._affine(inputs, mean, variance)
+            if training:
+                mean, variance = self._moments(inputs, shared)
+            outputs = _normalised(
+                inputs,
+                mean,
+                tf.math.rsqrt(variance + self.epsilon),
+                tf.convert_to_tensor(self.gamma),
+                tf.convert_to_tensor(self.beta),
+            )
         if training:
             self._update_moving_averages(mean, variance)
         return outputs
-
-    def _affine(self, inputs, mean, variance):
-        """(inputs - mean) * gamma / sqrt(variance + epsilon) + beta."""
-        dtype = self.variable_dtype
-        scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
-        outputs = (tf.cast(inputs, dtype) - mean) * scale + self.beta
-        return tf.cast(outputs, inputs.dtype)
 
     def _fused(self, inputs, training: bool):
         """All in one kernel; in training, the biased variance with it."""
@@ -137,20 +136,14 @@ class BatchNorm(keras.layers.Layer):
 
     def _moments(self, inputs, shared: bool):
         """Mean and biased variance over all axes but the last."""
-        inputs = tf.cast(inputs, self.variable_dtype)
-        axes = list(range(inputs.shape.rank - 1))
-        packed = tf.stack(
-            [
-                tf.reduce_mean(inputs, axes),
-                tf.reduce_mean(tf.square(inputs), axes),
-            ]
-        )
+        packed = _mean_and_mean_square(inputs, tf.as_dtype(self.variable_dtype))
         if shared:
             packed = tf.distribute.get_replica_context().all_reduce(
                 tf.distribute.ReduceOp.MEAN, packed
             )
         mean, mean_square = tf.unstack(packed)
-        return mean, mean_square - tf.square(mean)
+        # Below 0 by rounding, where the deviation is far below the mean.
+        return mean, tf.maximum(mean_square - tf.square(mean), 0)
 
     def _update_moving_averages(self, mean, variance):
         # Haiku stores hidden = momentum * hidden + (1 - momentum) * statistic
@@ -176,3 +169,69 @@ class BatchNorm(keras.layers.Layer):
             ),
             "cross_replica": self.cross_replica,
         }
+
+
+@tf.custom_gradient
+def _normalised(inputs, mean, inverse_deviation, gamma, beta):
+    """(inputs - mean) * inverse_deviation * gamma + beta.
+
+    In the dtype of the parameters, returned in that of `inputs`. For the
+    gradient no more than `inputs` is kept, in their own dtype: TensorFlow's
+    would keep `inputs - mean` as well, in float32 where they are in bfloat16.
+    """
+    scale = gamma * inverse_deviation
+    centred = tf.cast(inputs, gamma.dtype) - mean
+
+    def gradients(upstream):
+        axes = _all_but_last(upstream)
+        centred = tf.cast(_later(inputs, upstream), gamma.dtype) - mean
+        upstream = tf.cast(upstream, gamma.dtype)
+        of_beta = tf.reduce_sum(upstream, axes)
+        of_scale = tf.reduce_sum(upstream * centred, axes)
+        return (
+            tf.cast(upstream * scale, inputs.dtype),
+            -scale * of_beta,
+            gamma * of_scale,
+            inverse_deviation * of_scale,
+            of_beta,
+        )
+
+    return tf.cast(centred * scale + beta, inputs.dtype), gradients
+
+
+def _mean_and_mean_square(inputs, dtype):
+    """[2, channels] in `dtype`, over all axes but the last.
+
+    For the gradient no more than `inputs` is kept, as above.
+    """
+    axes = _all_but_last(inputs)
+
+    @tf.custom_gradient
+    def moments(inputs):
+        cast = tf.cast(inputs, dtype)
+
+        def gradient(upstream):
+            of_mean, of_mean_square = tf.unstack(upstream)
+            cast = tf.cast(_later(inputs, upstream), dtype)
+            count = tf.size(inputs) // tf.shape(inputs)[-1]
+            total = of_mean + 2 * of_mean_square * cast
+            return tf.cast(total / tf.cast(count, dtype), inputs.dtype)
+
+        squares = tf.reduce_mean(tf.square(cast), axes)
+        return tf.stack([tf.reduce_mean(cast, axes), squares]), gradient
+
+    return moments(inputs)
+
+
+def _all_but_last(inputs) -> list[int]:
+    return list(range(inputs.shape.rank - 1))
+
+
+def _later(inputs, upstream):
+    """`inputs`, but not before `upstream` is there.
+
+    Else the graph optimizer takes what is computed of them for the same as in
+    the forward pass, and keeps that.
+    """
+    with tf.control_dependencies([upstream]):
+        return tf.identity(inputs)

@@ -49,7 +49,7 @@ def cluster_of(config: Config) -> Cluster:
     Raises:
       ConfigError: if TF_CONFIG cannot be followed.
     """
-    if config.strategy != "multi_worker":
+    if config.strategy != "multi_worker" or config.mode != "pretrain":
         return Cluster()
     text = os.environ.get("TF_CONFIG", "")
     if not text:
@@ -61,7 +61,10 @@ def cluster_of(config: Config) -> Cluster:
     try:
         values = json.loads(text)
         jobs, task = values["cluster"], values["task"]
-        workers = (*jobs.get("chief", ()), *jobs["worker"])
+        others = set(jobs) - {"chief", "worker"}
+        if others:
+            raise ValueError(f"a job of type {min(others)!r}")
+        workers = (*jobs.get("chief", ()), *jobs.get("worker", ()))
         index = int(task["index"])
         if task["type"] == "worker":
             index += len(jobs.get("chief", ()))
@@ -71,8 +74,10 @@ def cluster_of(config: Config) -> Cluster:
             raise ValueError(f"task {index} of {len(workers)}")
         for worker in workers:
             host, _, port = worker.rpartition(":")
-            if not host or not 0 < int(port) < 2**16:
+            if not host or "/" in host or not 0 < int(port) < 2**16:
                 raise ValueError(f"{worker!r} is no HOST:PORT")
+        if len(set(workers)) < len(workers):
+            raise ValueError("a worker is listed twice")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         said = f"no {error}" if isinstance(error, KeyError) else error
         raise ConfigError(

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf.model.byol import BYOL
+from byol_tf.model.distributed_fit import sublayers
 from byol_tf.model.normalization import BatchNorm
 from byol_tf.optim.lars import LARS
 
@@ -315,7 +316,7 @@ def _batch_norms(parts) -> list:
     return [
         layer
         for part in parts
-        for layer in part._flatten_layers()
+        for layer in sublayers(part)
         if isinstance(layer, kinds)
     ]
 

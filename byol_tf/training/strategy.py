@@ -1,6 +1,10 @@
 """`--strategy`: on which devices a step is computed."""
 
 import contextlib
+import dataclasses
+import hashlib
+import os
+import pathlib
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -12,6 +16,20 @@ from byol_tf.training.cluster import (
     WorkerLost,
     cluster_of,
     wait_for_workers,
+)
+
+_NOT_SHARED = "is not one folder that all machines see"
+
+# What may differ between machines.
+_OF_A_MACHINE = (
+    "run_dir",
+    "data_dir",
+    "cache_dir",
+    "download",
+    "data_service",
+    "parallel_calls",
+    "worker_timeout",
+    "resume",
 )
 
 # What an operation fails with when another machine is gone.
@@ -40,6 +58,8 @@ def make_strategy(config: Config) -> tf.distribute.Strategy:
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * config.logical_devices,
         )
+    if config.strategy != "multi_worker":
+        os.environ.pop("TF_CONFIG", None)  # MirroredStrategy would heed it.
     strategy = {
         "none": _none,
         "mirrored": _mirrored,
@@ -49,9 +69,10 @@ def make_strategy(config: Config) -> tf.distribute.Strategy:
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % (replicas * config.micro_batches):
         raise ConfigError(
-            f"--batch_size={config.batch_size} cannot be shared by {replicas} "
-            f"replicas with --micro_batches={config.micro_batches}: take a "
-            f"multiple of {replicas * config.micro_batches}."
+            f"--batch_size={config.batch_size} cannot be shared equally by "
+            f"{replicas} replicas of --strategy={config.strategy} and "
+            f"--micro_batches={config.micro_batches}: take a multiple of "
+            f"{replicas * config.micro_batches}."
         )
     if config.batch_size < 2 * replicas * config.micro_batches:
         raise ConfigError(
@@ -80,6 +101,10 @@ def _mirrored(config: Config) -> tf.distribute.Strategy:
                 f"--devices={as_text(config.devices)}: there is no {device}, "
                 f"but {', '.join(there)}."
             )
+    if len(set(map(str.upper, devices))) < len(devices):
+        raise ConfigError(
+            f"--devices={as_text(config.devices)} names a device twice."
+        )
     return tf.distribute.MirroredStrategy(devices)
 
 
@@ -138,6 +163,47 @@ def naming_lost_workers(config: Config):
         raise WorkerLost from error
 
 
+def check_same_command(
+    config: Config,
+    fingerprint: str,
+    cluster: Cluster,
+    strategy: tf.distribute.Strategy,
+) -> None:
+    """Raises ConfigError if machines were started with other flags or images.
+
+    Args:
+      config: of this machine; the chief's is in the run folder.
+      fingerprint: of the data set, see `Dataset`.
+      cluster: of this process.
+      strategy: over all machines.
+    """
+    if len(cluster.workers) == 1:
+        return
+    _sum(strategy, 0)  # The chief has written its settings.
+    saved = pathlib.Path(config.run_dir) / "config.json"
+    if not saved.is_file():
+        raise ConfigError(f"--run_dir={config.run_dir} {_NOT_SHARED}.")
+    chief = Config.load(saved)
+    differences = [
+        f"--{field.name}={as_text(getattr(config, field.name))} "
+        f"({as_text(getattr(chief, field.name)) or 'none'} there)"
+        for field in dataclasses.fields(Config)
+        if field.name not in _OF_A_MACHINE
+        and getattr(config, field.name) != getattr(chief, field.name)
+    ]
+    if differences:
+        raise ConfigError(
+            "this machine was started with other flags than the first: "
+            f"{', '.join(differences)}."
+        )
+    digest = hashlib.sha256(fingerprint.encode()).digest()
+    if not _all_equal(strategy, int.from_bytes(digest[:3], "big")):
+        raise ConfigError(
+            f"--dataset={config.dataset} holds other images on one machine "
+            "than on another."
+        )
+
+
 def restored_by_all(
     checkpoints: Checkpoints,
     cluster: Cluster,
@@ -158,14 +224,19 @@ def restored_by_all(
     else:
         _sum(strategy, 0)
         step = checkpoints.restore()
-    replicas = strategy.num_replicas_in_sync
-    total, squares = _sum(strategy, step), _sum(strategy, step**2)
-    if replicas * squares != total**2:  # A variance that is not 0.
+    if not _all_equal(strategy, step):
         raise ConfigError(
-            "--run_dir is not one folder that all machines see: on this one "
-            f"the last checkpoint is of step {step}, on another it is not."
+            f"--run_dir {_NOT_SHARED}: on this one the last checkpoint is of "
+            f"step {step}, on another it is not."
         )
     return step
+
+
+def _all_equal(strategy: tf.distribute.Strategy, number: int) -> bool:
+    """Whether all replicas have the same number, below 2**24."""
+    replicas = strategy.num_replicas_in_sync
+    total, squares = _sum(strategy, number), _sum(strategy, number**2)
+    return replicas * squares == total**2  # The variance is 0.
 
 
 def _sum(strategy: tf.distribute.Strategy, number: int) -> int:

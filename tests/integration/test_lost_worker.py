@@ -43,12 +43,17 @@ def whole(tmp_path_factory, flags):
     return run_dir
 
 
-def start(flags, run_dir) -> list[subprocess.Popen]:
-    """Both workers, each with the same command."""
+def start(flags, run_dir, of_second=()) -> list[subprocess.Popen]:
+    """Both workers, each with the same command, or with other flags as well."""
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
     return [
         subprocess.Popen(
-            [sys.executable, "byol_tf/main.py", *flags, f"--run_dir={run_dir}"],
+            [
+                *(sys.executable, "byol_tf/main.py"),
+                *flags,
+                f"--run_dir={run_dir}",
+                *(of_second if index else ()),
+            ],
             cwd=ROOT,
             env=os.environ | {"TF_CONFIG": tf_config(workers, index)},
             stdout=subprocess.DEVNULL,
@@ -97,6 +102,24 @@ def assert_same_end(whole, disturbed, every=2) -> None:
     )
     for x, y in zip(a.weights, b.weights, strict=True):
         np.testing.assert_array_equal(x, y, err_msg=x.path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--seed=1", "other flags than the first: --seed=1 (0 there)."),
+        ("--dataset=folder:/nowhere", "folder:/nowhere does not exist"),
+    ],
+)
+def test_a_machine_that_was_started_with_other_flags(
+    tmp_path, flags, flag, message
+):
+    workers = start(flags, tmp_path, [flag])
+    said = [last_line(worker.communicate(timeout=300)[1]) for worker in workers]
+    assert [worker.returncode for worker in workers] == [1, 2], said
+    assert said[0].startswith("byol_tf: a worker of TF_CONFIG is gone")
+    assert message in said[1]
 
 
 @pytest.mark.slow

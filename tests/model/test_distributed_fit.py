@@ -8,7 +8,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import tiny_encoder
 
+import byol_tf
 from byol_tf.benchmarks.scaling import free_ports, tf_config
 from byol_tf.model.distributed_fit import DistributedFit, _equally_long
 
@@ -126,6 +128,35 @@ def test_parts_of_known_length_are_not_compared():
     part = (tf.zeros([4, 2]), tf.zeros([4]))
     compared = tf.function(lambda part: len(_equally_long(part, 2)))
     assert compared(part).numpy() == 0
+
+
+def keras_encoder() -> keras.Model:
+    """An encoder of somebody else, with Keras's own layers."""
+    images = keras.Input([16, 16, 3])
+    x = keras.layers.Conv2D(8, 3, strides=2, use_bias=False)(images)
+    x = keras.layers.BatchNormalization(synchronized=True)(x)
+    x = keras.layers.GlobalAveragePooling2D()(keras.ops.relu(x))
+    return keras.Model(images, x)
+
+
+@pytest.mark.parametrize("make_encoder", [tiny_encoder, keras_encoder])
+def test_a_users_own_fit_on_two_replicas(mirrored, make_encoder):
+    images = np.random.RandomState(0).rand(24, 16, 16, 3).astype(np.float32)
+    batches = tf.data.Dataset.from_tensor_slices(images)
+    batches = batches.batch(8, drop_remainder=True)
+    with mirrored.scope():
+        model = byol_tf.BYOL(make_encoder(), 16, 8, 0.9, total_steps=3)
+        schedule = byol_tf.WarmupCosine(1.0, 256, total_steps=3)
+        model.compile(byol_tf.LARS(schedule))
+        start = [w.numpy() for w in model.trainable_variables]
+        history = model.fit(batches, verbose=0)
+    assert int(model.optimizer.iterations.numpy()) == 3
+    assert 0 < history.history["loss"][0] < 8
+    moved = [
+        not np.array_equal(old, new.numpy())
+        for old, new in zip(start, model.trainable_variables)
+    ]
+    assert all(moved)
 
 
 def test_xla_on_two_replicas_is_refused(mirrored):

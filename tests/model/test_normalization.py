@@ -122,3 +122,53 @@ def test_mixed_precision_keeps_dtype_and_float32_statistics():
     x = tf.cast(tf.random.normal([64, 4]), tf.bfloat16)
     assert layer(x, training=True).dtype == tf.bfloat16
     assert keras.backend.standardize_dtype(layer.moving_mean.dtype) == "float32"
+
+
+def test_a_deviation_far_below_the_mean_is_no_nan(mirrored):
+    inputs = np.full((64, 4), 100, np.float32)
+    inputs[:, :2] += 1e-3 * np.random.RandomState(0).randn(64, 2)
+    with mirrored.scope():
+        layer = random_layer(4)
+
+    @tf.function
+    def train():
+        def outputs_and_gradient():
+            x = tf.constant(inputs)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                outputs = layer(x, training=True)
+            return outputs, tape.gradient(outputs, x)
+
+        return mirrored.run(outputs_and_gradient)
+
+    for result in train():
+        for of_replica in mirrored.experimental_local_results(result):
+            assert np.isfinite(of_replica).all()
+    assert (layer.moving_variance.numpy() >= 0).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (4, 6, 7, 5)])
+def test_gradients_are_tensorflows(float64, shape):
+    layer, random = random_layer(5), np.random.RandomState(0)
+    x = tf.constant(3 + 2 * random.randn(*shape))
+    weights = tf.constant(random.randn(*shape))
+    axes = list(range(len(shape) - 1))
+    variables = [layer.gamma.value, layer.beta.value]
+
+    def by_layer():
+        return layer(x, training=True)
+
+    def by_tensorflow():
+        mean, variance = tf.nn.moments(x, axes)
+        return tf.nn.batch_normalization(
+            x, mean, variance, *reversed(variables), 1e-5
+        )
+
+    gradients = []
+    for function in (by_layer, by_tensorflow):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            result = tf.reduce_sum(weights * function() ** 2)
+        gradients.append(tape.gradient(result, [x, *variables]))
+    for ours, theirs in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)

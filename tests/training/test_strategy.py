@@ -41,9 +41,23 @@ def test_cluster(monkeypatch, text, index):
     assert cluster.is_chief == (index == 0)
 
 
-def test_without_the_strategy_tf_config_is_not_read(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", "no JSON")
+def test_a_chief_alone(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", tf_config("chief", chief=WORKERS[:1]))
+    cluster = cluster_of(Config(strategy="multi_worker"))
+    assert cluster == Cluster(tuple(WORKERS[:1]), 0)
+
+
+@pytest.mark.parametrize("text", ["no JSON", ""])
+def test_without_the_strategy_tf_config_is_not_read(
+    monkeypatch, mirrored, text
+):
+    monkeypatch.setenv("TF_CONFIG", text)
     assert cluster_of(Config()) == Cluster()
+    assert cluster_of(Config(strategy="multi_worker", mode="export")) == (
+        Cluster()
+    )
+    config = Config(strategy="mirrored", devices=("CPU:0",))
+    assert make_strategy(config).num_replicas_in_sync == 1
 
 
 @pytest.mark.parametrize(
@@ -57,6 +71,9 @@ def test_without_the_strategy_tf_config_is_not_read(monkeypatch):
         (tf_config(worker=["10.0.0.1:0"]), "'10.0.0.1:0' is no HOST:PORT"),
         (tf_config(index=2), "task 2 of 2"),
         (tf_config("ps"), "a task of type 'ps'"),
+        (tf_config(worker=WORKERS, ps=["10.0.0.3:1"]), "a job of type 'ps'"),
+        (tf_config(worker=WORKERS[:1] * 2), "a worker is listed twice"),
+        (tf_config(worker=["http://10.0.0.1:2"]), "is no HOST:PORT"),
     ],
 )
 def test_a_tf_config_that_cannot_be_followed(monkeypatch, text, message):
@@ -77,7 +94,8 @@ def test_devices(mirrored):
     [
         (dict(devices=("GPU:7",)), "there is no GPU:7, but CPU:0, CPU:1"),
         (dict(devices=("toaster",)), "there is no toaster"),
-        (dict(batch_size=33), "cannot be shared by 2 replicas"),
+        (dict(devices=("CPU:0", "cpu:0")), "names a device twice"),
+        (dict(batch_size=33), "cannot be shared equally by 2 replicas"),
         (dict(batch_size=6, micro_batches=2), "take a multiple of 4"),
         (dict(batch_size=2), "leaves one image"),
     ],
@@ -99,6 +117,7 @@ def test_what_cannot_be_distributed(settings, message):
         ),
         (dict(deterministic=True, jit_compile="on"), "--deterministic"),
         (dict(strategy="mirrored", profile_input=True), "one device"),
+        (dict(batch_size=32, micro_batches=3), "no multiple of --micro_batch"),
         (dict(precision="float8"), "none of float32, mixed_bfloat16"),
     ],
 )
