@@ -57,6 +57,17 @@ def test_devices_and_precision():
 
 
 @pytest.mark.parametrize(
+    "precision", ["mixed_bfloat16", "mixed_float16", "float64"]
+)
+def test_a_seed_gives_the_same_network_in_every_precision(precision):
+    expected, model = build(seed=3), build(seed=3, precision=precision)
+    for weight, other in zip(model.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(weight, other, err_msg=weight.path)
+    kernel = model.encoder.initial_conv.kernel.numpy()
+    assert np.any(kernel != build(seed=4).encoder.initial_conv.kernel)
+
+
+@pytest.mark.parametrize(
     "precision, expected",
     [
         ("float32", "float32"),
