@@ -1,6 +1,16 @@
 """The initial distribution of all kernels in the official release."""
 
 import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class _DrawnInFloat32(keras.initializers.VarianceScaling):
+    """Gives a seed the same kernels in every dtype, but for rounding."""
+
+    def __call__(self, shape, dtype=None):
+        dtype = keras.backend.standardize_dtype(dtype)
+        return tf.cast(super().__call__(shape, "float32"), dtype)
 
 
 def fan_in_truncated_normal() -> keras.initializers.Initializer:
@@ -10,7 +20,7 @@ def fan_in_truncated_normal() -> keras.initializers.Initializer:
     0.8796/sqrt(fan_in); Keras's `VarianceScaling` makes up for the cut, so the
     factor stands in its scale.
     """
-    return keras.initializers.VarianceScaling(
+    return _DrawnInFloat32(
         scale=0.87962566103423978**2,
         mode="fan_in",
         distribution="truncated_normal",

@@ -172,3 +172,20 @@ def test_gradients_are_tensorflows(float64, shape):
         gradients.append(tape.gradient(result, [x, *variables]))
     for ours, theirs in zip(*gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_statistics_of_rounded_inputs_are_not_rounded(dtype, fused):
+    # In float16 the sums would overflow, in bfloat16 they would stand still.
+    x = np.random.RandomState(0).normal(300, 200, [64, 8, 8, 3])
+    x = tf.cast(x, dtype)
+    layer = BatchNorm(dtype=f"mixed_{dtype}")
+    if fused:
+        layer(x, training=True)
+        mean, variance = layer.moving_mean, layer.moving_variance
+    else:
+        mean, variance = layer._moments(x, shared=False)
+    exact = x.numpy().astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=1e-3)

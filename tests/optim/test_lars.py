@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from byol_tf import LARS, WarmupCosine
 
@@ -60,6 +61,18 @@ def test_zero_gradient_changes_nothing():
     variable = keras.Variable(np.ones((2, 2)))
     LARS(0.1).apply([np.zeros((2, 2), np.float32)], [variable])
     np.testing.assert_array_equal(variable, np.ones((2, 2)))
+
+
+def test_norms_of_float16_gradients_are_float32():
+    values = np.random.RandomState(0).randn(40, 5).astype(np.float32)
+    for scale in (300, 1e-6):  # Whose squares float16 makes infinite, or 0.
+        gradient = tf.constant(scale * values, tf.float16)
+        variable = keras.Variable(values)
+        expected, _ = numpy_lars(
+            values, gradient.numpy().astype(np.float64), 0, 0.1, adapted=True
+        )
+        LARS(0.1, weight_decay=1e-2).apply([gradient], [variable])
+        np.testing.assert_allclose(variable, expected, rtol=1e-5)
 
 
 def test_config_round_trip():
