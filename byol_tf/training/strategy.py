@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -241,10 +242,16 @@ def _all_equal(strategy: tf.distribute.Strategy, number: int) -> bool:
 
 def _sum(strategy: tf.distribute.Strategy, number: int) -> int:
     """The sum of every replica's number; waits for all machines."""
+    return int(summing(strategy)(tf.constant(number, tf.int64)))
+
+
+@functools.lru_cache(maxsize=1)
+def summing(strategy: tf.distribute.Strategy):
+    """A function: a tensor of each replica -> the sum; waits for all."""
 
     @tf.function
-    def summed():
-        numbers = strategy.run(lambda: tf.constant(number, tf.int64))
+    def summed(numbers):
+        numbers = strategy.run(tf.identity, [numbers])
         return strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
 
-    return int(summed())
+    return summed
