@@ -24,6 +24,7 @@ FLOORS = {
     "evaluate": 3,
     "export": 3,
     "convert": 3,
+    "data_server": 3,
     "preview": 3,
     "profile_input": 3,
     "command_line": 4,

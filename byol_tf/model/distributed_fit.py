@@ -38,8 +38,10 @@ class DistributedFit(keras.Model):
     def make_train_function(self, force=False):
         """Builds `train_function`: an iterator over batches -> a dict of means.
 
-        It takes `steps_per_execution` steps in one call, but none past
-        `total_steps`, and returns the last one's figures.
+        It takes `steps_per_execution` steps in one call, the one that reaches
+        `total_steps` no more than are left, and returns the last one's figures.
+        As always in Keras an epoch of other than a multiple of them is longer:
+        10 steps of 4 in a call are 12.
         """
         if self.train_function is not None and not force:
             return
@@ -75,7 +77,7 @@ class DistributedFit(keras.Model):
             count = self.steps_per_execution
             done = tf.cast(self.optimizer.iterations, "int32")
             left = self.total_steps - done
-            if left > 0:  # Training may go on past `total_steps`.
+            if left > 0:  # Else somebody trains on, past the plan.
                 count = tf.minimum(count, left)
             logs = one_step(next(iterator))
             for _ in tf.range(count - 1):
