@@ -60,8 +60,13 @@ def run(config: Config) -> Config:
     skipped = None
     if not all(map(len, labelled)):
         skipped = f"{config.dataset} has no images with labels in both splits."
-    elif not np.isfinite(learned[0]).all():
+    elif not all(np.isfinite(features).all() for features in learned[::2]):
         skipped = "The encoder's features are not finite."
+    elif not np.isin(learned[3], learned[1]).all():
+        skipped = (
+            f"{config.dataset} has test images of classes that no training "
+            "image is of."
+        )
     if skipped:
         report.update(folder, evaluation={"skipped": skipped})
         return config
@@ -87,7 +92,7 @@ def run(config: Config) -> Config:
     evaluation = _accuracies(*learned) | {
         "dataset": config.dataset,
         "baselines": baselines,
-        "neighbours": NEIGHBOURS,
+        "neighbours": min(NEIGHBOURS, len(labelled[0])),
         "train_images": len(labelled[0]),
         "test_images": len(labelled[1]),
     }
@@ -99,7 +104,7 @@ def run(config: Config) -> Config:
 def _accuracies(features, labels, test_features, test_labels) -> dict:
     arrays = (features, labels, test_features, test_labels)
     return {
-        "knn_top1": knn_accuracy(*arrays),
+        "knn_top1": knn_accuracy(*arrays, k=min(NEIGHBOURS, len(features))),
         "linear_top1": linear_accuracy(*arrays),
     }
 
@@ -119,7 +124,8 @@ def _draw_neighbours(
     features, _, test_features, test_labels = learned
     _, firsts = np.unique(test_labels, return_index=True)
     queries = firsts[:_QUERIES]
-    numbers, _ = nearest(features, test_features[queries], _NEAREST)
+    count = min(_NEAREST, len(features))
+    numbers, _ = nearest(features, test_features[queries], count)
     train_numbers, test_numbers = labelled
 
     def named(source, chosen):

@@ -1,6 +1,9 @@
 """The representation of a set of images: one vector each, and its label."""
 
+import contextlib
 import functools
+import os
+import pathlib
 
 import keras
 import numpy as np
@@ -12,7 +15,10 @@ RAW_PIXELS_SIDE = 32
 
 
 def extract(
-    encoder: keras.Model, batches: tf.data.Dataset, title: str = ""
+    encoder: keras.Model,
+    batches: tf.data.Dataset,
+    title: str = "",
+    path: str | pathlib.Path | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The frozen encoder's features of all images.
 
@@ -20,11 +26,19 @@ def extract(
       encoder: float32 images [batch, height, width, 3] in [0, 1] -> features.
       batches: of (images, labels).
       title: of a progress bar; without one there is none.
+      path: of a .npy file that keeps the features, as float16, where they are
+        too many for the memory; it is there once it is whole.
 
     Returns:
-      float32 [n, d] and int32 [n].
+      float32 [n, d], or with `path` the file, memory-mapped, float16 [n, d];
+      and int32 [n].
+
+    Raises:
+      ValueError: with `path`, if a feature is not finite in float16.
     """
-    return _collect(_compiled(encoder), batches, title)
+    if path is None:
+        return _collect(_compiled(encoder), batches, title)
+    return _keep(_compiled(encoder), batches, title, pathlib.Path(path))
 
 
 @functools.lru_cache(maxsize=4)  # Monitoring asks again and again.
@@ -55,10 +69,50 @@ def raw_pixels(
 
 
 def _collect(function, batches, title):
+    outputs = list(_outputs(function, batches, title))
+    return tuple(map(np.concatenate, zip(*outputs)))
+
+
+def _keep(function, batches, title, path):
+    unfinished = path.with_name(path.name + ".part")
+    labels = []
+    count = 0
+    try:
+        with open(unfinished, "wb") as file:
+            for features, some_labels in _outputs(function, batches, title):
+                with np.errstate(over="ignore"):
+                    features = features.astype(np.float16)
+                if not np.isfinite(features).all():
+                    raise ValueError(
+                        f"Features of image {count} to "
+                        f"{count + len(features) - 1} are not finite, or too "
+                        "large for float16 (65,504)."
+                    )
+                if not count:
+                    _write_header(file, features.shape)
+                file.write(features.tobytes())
+                labels.append(some_labels)
+                count += len(features)
+            file.seek(0)
+            _write_header(file, (count, *features.shape[1:]))
+        os.replace(unfinished, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
+    return np.load(path, mmap_mode="r"), np.concatenate(labels)
+
+
+def _write_header(file, shape):
+    """Of a .npy file. It leaves room for however many rows there will be."""
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "<f2", "fortran_order": False, "shape": shape}
+    )
+
+
+def _outputs(function, batches, title):
     bar = tqdm.tqdm(
         batches, title, unit="batch", disable=not title, leave=False
     )
-    outputs = [
-        (function(images).numpy(), label.numpy()) for images, label in bar
-    ]
-    return tuple(map(np.concatenate, zip(*outputs)))
+    for images, labels in bar:
+        yield function(images).numpy(), labels.numpy()

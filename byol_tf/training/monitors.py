@@ -6,7 +6,7 @@ import tensorflow as tf
 from byol_tf.data.pipeline import evaluation_batches
 from byol_tf.data.sources import DAMAGED, Dataset
 from byol_tf.evaluation.features import extract
-from byol_tf.evaluation.knn import knn_accuracy
+from byol_tf.evaluation.knn import NEIGHBOURS, knn_accuracy
 from byol_tf.model.byol import BYOL
 from byol_tf.training import collapse, observation
 
@@ -56,22 +56,53 @@ class Monitor:
             self._queries = some(dataset.test, bank // 5)
 
     def measure(self) -> dict[str, float]:
-        """`collapse.figures` of the projections, and `knn_top1` with labels."""
+        """`collapse.figures` of the projections, and `knn_top1` with labels.
+
+        What features that are not finite have no figure for is NaN.
+        """
         features, labels = extract(self._model.encoder, self._bank)
         features, labels = _only(labels != DAMAGED, features, labels)
         chosen = evenly_spaced(len(features), COLLAPSE_IMAGES)
         figures = collapse.figures(self._project(features[chosen]))
         if self._queries is not None:
             queries, query_labels = extract(self._model.encoder, self._queries)
-            figures["knn_top1"] = knn_accuracy(
-                *_only(labels >= 0, features, labels),
-                *_only(query_labels >= 0, queries, query_labels),
+            figures["knn_top1"] = accuracy_of_sample(
+                *_only(labels >= 0, features, labels), queries, query_labels
             )
         return figures
 
     def _project(self, features: np.ndarray) -> np.ndarray:
         projector = self._model.online.projector
         return projector(tf.constant(features), training=False).numpy()
+
+
+def accuracy_of_sample(
+    bank: np.ndarray,
+    bank_labels: np.ndarray,
+    queries: np.ndarray,
+    query_labels: np.ndarray,
+) -> float:
+    """kNN accuracy where a class may lack, or the features be no numbers.
+
+    Queries count if the bank has their class, and a bank of fewer than
+    NEIGHBOURS votes as a whole.
+
+    Args:
+      bank: [n, d].
+      bank_labels: int [n].
+      queries: [m, d].
+      query_labels: int [m]; below 0 where there is no label.
+
+    Returns:
+      In [0, 1]; NaN if no query counts, or a feature is not finite.
+    """
+    known = np.isin(query_labels, bank_labels)
+    queries, query_labels = _only(known, queries, query_labels)
+    finite = np.isfinite(bank).all() and np.isfinite(queries).all()
+    if not known.any() or not finite:
+        return float("nan")
+    k = min(NEIGHBOURS, len(bank))
+    return knn_accuracy(bank, bank_labels, queries, query_labels, k)
 
 
 def _only(chosen: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:

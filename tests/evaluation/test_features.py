@@ -1,6 +1,8 @@
 """Features come in the order of the images, from a frozen encoder."""
 
+import keras
 import numpy as np
+import pytest
 from conftest import tiny_encoder
 
 from byol_tf.data.pipeline import evaluation_batches
@@ -25,6 +27,31 @@ def test_features_are_the_encoders():
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
     for weight, value in zip(encoder.weights, before, strict=True):
         np.testing.assert_array_equal(weight, value)
+
+
+def test_features_kept_on_disk(tmp_path, capsys):
+    encoder = tiny_encoder()
+    batches = evaluation_batches(source(3), 12, 1.0, batch_size=4)
+    expected, _ = extract(encoder, batches)
+    path = tmp_path / "features.npy"
+    features, labels = extract(encoder, batches, "features", path)
+    assert isinstance(features, np.memmap) and features.dtype == np.float16
+    np.testing.assert_array_equal(features, expected.astype(np.float16))
+    np.testing.assert_array_equal(np.load(path), features)
+    assert labels.tolist() == list(range(10))
+    assert "features" in capsys.readouterr().err  # The progress bar.
+    assert [p.name for p in tmp_path.iterdir()] == ["features.npy"]
+
+
+@pytest.mark.parametrize("factor", [1e6, np.nan])
+def test_features_that_float16_cannot_hold(tmp_path, factor):
+    inputs = keras.Input((12, 12, 3))
+    outputs = keras.layers.Rescaling(factor)(keras.layers.Flatten()(inputs))
+    encoder = keras.Model(inputs, outputs)
+    batches = evaluation_batches(source(3), 12, 1.0, batch_size=4)
+    with pytest.raises(ValueError, match="of image 0 to 3 are not finite"):
+        extract(encoder, batches, path=tmp_path / "features.npy")
+    assert not list(tmp_path.iterdir())
 
 
 def test_raw_pixels_are_the_images():

@@ -5,7 +5,7 @@ import numpy as np
 from conftest import tiny_model
 
 from byol_tf.data.sources import ArraySource, Dataset
-from byol_tf.training.monitors import Monitor, evenly_spaced
+from byol_tf.training.monitors import Monitor, accuracy_of_sample, evenly_spaced
 
 
 def sorted_colours(count: int) -> ArraySource:
@@ -54,3 +54,22 @@ def test_a_collapsed_projector_is_seen():
     assert figures["projection_std"] < 1e-3
     assert figures["effective_rank"] < 1.01
     assert figures["mean_cosine"] > 0.999
+
+
+def test_a_sample_may_be_small_and_lack_a_class():
+    train, test = sorted_colours(30), sorted_colours(60)
+    train.labels[20:] = 1  # None of class 2.
+    dataset = Dataset(train, test, ("a", "b", "c"))
+    figures = Monitor(tiny_model(), dataset, 12, 1.0, bank=6).measure()
+    assert 0 <= figures["knn_top1"] <= 1
+    train.labels[:] = -1
+    figures = Monitor(tiny_model(), dataset, 12, 1.0, bank=6).measure()
+    assert np.isnan(figures["knn_top1"])
+
+
+def test_features_that_are_not_finite_have_no_accuracy():
+    bank, labels = np.eye(3), np.arange(3)
+    assert accuracy_of_sample(bank, labels, bank, labels) == 1
+    broken = np.where(bank == 0, np.nan, bank)
+    assert np.isnan(accuracy_of_sample(broken, labels, bank, labels))
+    assert np.isnan(accuracy_of_sample(bank, labels, broken, labels))
