@@ -30,7 +30,7 @@ from byol_tf.evaluation import metrics
 
 STRENGTHS = tuple(np.logspace(5, -6, 45))
 # Stops where the next step promises less, in nats an example.
-TOLERANCE = 1e-7
+TOLERANCE = 1e-6
 MAX_STEPS = 1000
 _HISTORY = 10
 

@@ -119,7 +119,7 @@ def test_the_default_tolerance_is_near_the_optimum():
     for l2, weights in zip(STRENGTHS, path(split, STRENGTHS)):
         exact = fit(*split[:2], l2, weights, tolerance=EXACT)
         excess = objective(weights, split, l2) - objective(exact, split, l2)
-        assert -1e-9 < excess / 300 < 1e-6
+        assert -1e-9 < excess / 300 < 1e-5
 
 
 def test_start_does_not_change_the_optimum():
