@@ -1,0 +1,119 @@
+"""Fine-tuning: encoder and a new linear classifier, trained with labels.
+
+Source: arXiv 2006.07733, section 4.2 and appendices D.2 (parts of the labels)
+and D.5 (other data sets). It is not in the official release.
+"""
+
+from collections.abc import Iterable
+
+import keras
+import tensorflow as tf
+
+from byol_tf.optim.nesterov import Nesterov
+from byol_tf.optim.schedules import WarmupCosine
+
+MOMENTUM = 0.9
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class Classifier(keras.Model):
+    """An encoder and a linear classifier on its features.
+
+    Args:
+      encoder: images -> features [batch, d].
+      num_classes: c; the classifier's weights are 0 at first, so that the
+        encoder's first gradient is not a random classifier's.
+    """
+
+    def __init__(self, encoder: keras.Model, num_classes: int, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.num_classes = num_classes
+        self.head = keras.layers.Dense(
+            num_classes, kernel_initializer="zeros", dtype="float32"
+        )
+
+    def call(self, images, training=False):
+        """Logits, float32 [batch, c]."""
+        return self.head(self.encoder(images, training=training))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "num_classes": self.num_classes,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        encoder = keras.saving.deserialize_keras_object(
+            config.pop("encoder"), custom_objects=custom_objects
+        )
+        return cls(encoder, **config)
+
+
+def fine_tuned(
+    encoder: keras.Model,
+    num_classes: int,
+    batches: Iterable,
+    *,
+    learning_rate: float,
+    total_steps: int,
+    weight_decay: float = 0.0,
+    batch_norm_momentum: float | None = None,
+    callbacks: tuple[keras.callbacks.Callback, ...] = (),
+    seed: int = 0,
+) -> Classifier:
+    """Trains a copy of the encoder, and a classifier, on labelled images.
+
+    By Nesterov's momentum and a cosine schedule, on the cross-entropy.
+    BatchNorm normalises by the batch's statistics.
+
+    Args:
+      encoder: where to begin from; it stays as it is.
+      num_classes: c.
+      batches: of (images, int labels [batch]), augmented; `total_steps` of
+        them, or more.
+      learning_rate: at the first step.
+      total_steps: after which it is 0.
+      weight_decay: l2 penalty of kernels. The paper's is divided by the
+        learning rate: hand that over.
+      batch_norm_momentum: of the moving averages; by default the encoder's.
+        The paper has `batch_norm_momentum_of(steps_per_epoch)`.
+      callbacks: of `fit`.
+      seed: of dropout and the like in a foreign encoder.
+
+    Raises:
+      ValueError: if the loss is not finite at the end.
+    """
+    keras.utils.set_random_seed(seed)
+    copy = type(encoder).from_config(encoder.get_config())
+    copy.set_weights(encoder.get_weights())
+    if batch_norm_momentum is not None:
+        for layer in copy._flatten_layers():
+            if hasattr(layer, "moving_variance"):
+                layer.momentum = batch_norm_momentum
+    model = Classifier(copy, num_classes)
+    schedule = WarmupCosine(learning_rate, 256, total_steps=total_steps)
+    model.compile(
+        Nesterov(schedule, MOMENTUM, weight_decay),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    history = model.fit(
+        batches,
+        steps_per_epoch=total_steps,
+        callbacks=list(callbacks),
+        shuffle=False,
+        verbose=0,
+    )
+    if not tf.math.is_finite(history.history["loss"][-1]):
+        raise ValueError(
+            f"fine-tuning at a learning rate of {learning_rate:g} ended with a "
+            "loss that is no number; take a lower one."
+        )
+    return model
+
+
+def batch_norm_momentum_of(steps_per_epoch: float) -> float:
+    """The paper's decay of BatchNorm's moving averages, in [0.9, 1)."""
+    return max(1 - 10 / steps_per_epoch, 0.9)

@@ -1,0 +1,147 @@
+"""The paper's linear evaluation: a classifier on frozen features.
+
+Source: arXiv 2006.07733, section 4.1 and appendix D.1; the official
+`byol/eval_experiment.py` and `byol/configs/eval.py`.
+"""
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+EPOCHS = 80
+MOMENTUM = 0.9
+
+# Learning rates of a batch of 256 images that the paper chooses from.
+BASE_RATES = (0.4, 0.3, 0.2, 0.1, 0.05)
+
+
+class LinearClassifiers:
+    """Several linear classifiers on the same features, one for each rate.
+
+    They learn side by side, so that the features are computed once: by
+    Nesterov's momentum, without weight decay, each by a cosine schedule of its
+    own rate. Nothing of one reaches another, nor the encoder.
+
+    Args:
+      num_features: d.
+      num_classes: c.
+      base_rates: learning rates of a batch of 256 images, r of them.
+      batch_size: images in a step; the rates grow with it.
+      total_steps: after which the rates are 0.
+      seed: of the initial kernel, which is the same for all rates.
+
+    Attributes:
+      base_rates: see above.
+      kernels: float32 [d, r, c].
+      biases: float32 [r, c].
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        base_rates: tuple[float, ...] = BASE_RATES,
+        batch_size: int,
+        total_steps: int,
+        seed: int = 0,
+    ):
+        self.base_rates = tuple(base_rates)
+        self._total_steps = total_steps
+        self._peaks = tf.constant(self.base_rates) * batch_size / 256
+        # As dm-haiku's Linear: cut at two deviations of 1 / sqrt(d).
+        kernel = keras.initializers.TruncatedNormal(
+            stddev=num_features**-0.5, seed=seed
+        )((num_features, 1, num_classes))
+        count = len(self.base_rates)
+        self.kernels = tf.Variable(tf.tile(kernel, [1, count, 1]))
+        self.biases = tf.Variable(tf.zeros([count, num_classes]))
+        self._traces = [
+            tf.Variable(tf.zeros_like(variable))
+            for variable in (self.kernels, self.biases)
+        ]
+        self._step = tf.Variable(0, dtype=tf.int64)
+
+    def logits(self, features: tf.Tensor) -> tf.Tensor:
+        """float32 [batch, d] -> float32 [batch, r, c]."""
+        return tf.tensordot(features, self.kernels, 1) + self.biases
+
+    def update(self, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """One step on features [batch, d] and labels [batch].
+
+        Returns:
+          [r], the mean cross-entropy of each classifier before the step.
+        """
+        variables = (self.kernels, self.biases)
+        with tf.GradientTape() as tape:
+            logits = self.logits(features)
+            shape = [1, len(self.base_rates)]
+            losses = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    tf.tile(labels[:, None], shape), logits
+                ),
+                axis=0,
+            )
+            # Each classifier's gradient is that of its own loss.
+            loss = tf.reduce_sum(losses)
+        progress = tf.cast(self._step / self._total_steps, tf.float32)
+        rates = self._peaks * (1 + tf.cos(np.pi * progress)) / 2
+        for variable, trace, gradient in zip(
+            variables, self._traces, tape.gradient(loss, variables)
+        ):
+            trace.assign(gradient + MOMENTUM * trace)
+            change = gradient + MOMENTUM * trace
+            variable.assign_sub(rates[:, None] * change)
+        self._step.assign_add(1)
+        return losses
+
+    def fit(
+        self, encoder, batches: Iterable, title: str = "linear"
+    ) -> np.ndarray:
+        """Takes `total_steps` steps.
+
+        Args:
+          encoder: images -> features [batch, d]; it is run as for inference,
+            with its moving averages.
+          batches: of (images, labels), augmented; as many as steps, or more.
+          title: of the progress bar.
+
+        Returns:
+          float32 [r], the losses of the last step.
+
+        Raises:
+          ValueError: if features or a loss are not finite.
+        """
+
+        @tf.function(reduce_retracing=True)
+        def step(images, labels):
+            features = encoder(images, training=False)
+            return self.update(tf.cast(features, tf.float32), labels)
+
+        batches = iter(batches)
+        with tqdm.trange(self._total_steps, desc=title, unit="step") as bar:
+            for _ in bar:
+                losses = step(*next(batches)).numpy()
+                if not np.isfinite(losses).all():
+                    raise ValueError(
+                        "the linear classifiers' losses are not finite: "
+                        "features are NaN or infinite, or grow without limit."
+                    )
+                bar.set_postfix(loss=f"{losses.min():.3f}", refresh=False)
+        return losses
+
+    def scores(self, features: np.ndarray, chosen: int) -> np.ndarray:
+        """One classifier's logits, [n, c], of features [n, d]."""
+        kernel, bias = self.kernels[:, chosen], self.biases[chosen]
+        return np.asarray(features, np.float32) @ kernel.numpy() + bias.numpy()
+
+    def best(self, features: np.ndarray, labels: np.ndarray) -> int:
+        """Which classifier has the highest top-1 accuracy on held-out data."""
+        accuracies = [
+            np.mean(self.scores(features, k).argmax(1) == labels)
+            for k in range(len(self.base_rates))
+        ]
+        return int(np.argmax(accuracies))
