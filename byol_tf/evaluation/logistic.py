@@ -13,7 +13,7 @@ sigmoid cross-entropy a class (one-vs-rest) for multi-label targets. The bias
 is not penalised. This is scikit-learn's `LogisticRegression(C=1 / l2)`; but of
 two classes it fits one vector instead of two, and its C is then 2 / l2.
 
-How it is fast: features are centred and turned to their principal axes once
+Before the path, features are centred and turned to their principal axes once
 for all strengths, which changes neither the penalty nor the optimum. There the
 curvature is nearly diagonal and known, so that L-BFGS starts from a step that
 is nearly Newton's, and from the weights of the strength before.
