@@ -237,8 +237,9 @@ class _Arrivals:
                     if self._closed:
                         return
             except tf.errors.OpError as error:
-                self._say(f"fails: {error.message.splitlines()[0]}")
-                time.sleep(_RETRY)
+                reason = error.message or type(error).__name__
+                self._say(f"fails: {reason.splitlines()[0]}")
+            time.sleep(_RETRY)
 
     def _put(self, step: int, batch) -> None:
         with self._changed:

@@ -11,6 +11,9 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from byol_tf.optim.nesterov import Nesterov
+from byol_tf.optim.schedules import WarmupCosine
+
 EPOCHS = 80
 MOMENTUM = 0.9
 
@@ -51,19 +54,17 @@ class LinearClassifiers:
     ):
         self.base_rates = tuple(base_rates)
         self._total_steps = total_steps
-        self._peaks = tf.constant(self.base_rates) * batch_size / 256
         # As dm-haiku's Linear: cut at two deviations of 1 / sqrt(d).
         kernel = keras.initializers.TruncatedNormal(
             stddev=num_features**-0.5, seed=seed
         )((num_features, 1, num_classes))
         count = len(self.base_rates)
-        self.kernels = tf.Variable(tf.tile(kernel, [1, count, 1]))
-        self.biases = tf.Variable(tf.zeros([count, num_classes]))
-        self._traces = [
-            tf.Variable(tf.zeros_like(variable))
-            for variable in (self.kernels, self.biases)
-        ]
-        self._step = tf.Variable(0, dtype=tf.int64)
+        self.kernels = keras.Variable(tf.tile(kernel, [1, count, 1]))
+        self.biases = keras.Variable(tf.zeros([count, num_classes]))
+        self._optimizer = Nesterov(
+            WarmupCosine(1.0, batch_size, total_steps=total_steps), MOMENTUM
+        )
+        self._optimizer.build([self.kernels, self.biases])
 
     def logits(self, features: tf.Tensor) -> tf.Tensor:
         """float32 [batch, d] -> float32 [batch, r, c]."""
@@ -75,7 +76,7 @@ class LinearClassifiers:
         Returns:
           [r], the mean cross-entropy of each classifier before the step.
         """
-        variables = (self.kernels, self.biases)
+        variables = [self.kernels, self.biases]
         with tf.GradientTape() as tape:
             logits = self.logits(features)
             shape = [1, len(self.base_rates)]
@@ -85,17 +86,10 @@ class LinearClassifiers:
                 ),
                 axis=0,
             )
-            # Each classifier's gradient is that of its own loss.
-            loss = tf.reduce_sum(losses)
-        progress = tf.cast(self._step / self._total_steps, tf.float32)
-        rates = self._peaks * (1 + tf.cos(np.pi * progress)) / 2
-        for variable, trace, gradient in zip(
-            variables, self._traces, tape.gradient(loss, variables)
-        ):
-            trace.assign(gradient + MOMENTUM * trace)
-            change = gradient + MOMENTUM * trace
-            variable.assign_sub(rates[:, None] * change)
-        self._step.assign_add(1)
+            # Each classifier's gradient is that of its own loss. Without
+            # weight decay a factor of the loss is one of the learning rate.
+            loss = tf.reduce_sum(tf.constant(self.base_rates) * losses)
+        self._optimizer.apply(tape.gradient(loss, variables), variables)
         return losses
 
     def fit(

@@ -24,7 +24,6 @@ from typing import NamedTuple
 
 import numpy as np
 import tqdm
-from scipy.special import expit
 
 from byol_tf.evaluation import metrics
 
@@ -274,9 +273,10 @@ def _loss(logits, targets, weights):
         loss = np.sum(np.log(totals), dtype=np.float64)
         loss -= np.sum(logits[targets > 0], dtype=np.float64)
         return loss, exponentials / totals[:, None] - targets
-    losses = np.logaddexp(0, logits) - logits * targets
+    softplus = np.logaddexp(0, logits)
+    losses = softplus - logits * targets
     loss = np.sum(losses * weights, dtype=np.float64)
-    return loss, (expit(logits) - targets) * weights
+    return loss, (np.exp(logits - softplus) - targets) * weights
 
 
 class _Problem:

@@ -62,9 +62,9 @@ def accuracy(
     return _mean_of_labelled(correct, labels, labelled)
 
 
-def count_labels(labels: tf.Tensor, dtype=tf.float32) -> tf.Tensor:
-    """The number of labels that are not -1, as a scalar of `dtype`."""
-    return tf.reduce_sum(tf.cast(labels >= 0, dtype))
+def count_labels(labels: tf.Tensor) -> tf.Tensor:
+    """The number of labels that are not -1, a float64 scalar."""
+    return tf.reduce_sum(tf.cast(labels >= 0, tf.float64))
 
 
 def _mean_of_labelled(values, labels, labelled):

@@ -231,7 +231,8 @@ def _later(inputs, upstream):
     """`inputs`, but not before `upstream` is there.
 
     Else the graph optimizer takes what is computed of them for the same as in
-    the forward pass, and keeps that.
+    the forward pass, and keeps that. `recompute` adds a zero for the same
+    purpose, which XLA obeys as well; what is computed again here is little.
     """
     with tf.control_dependencies([upstream]):
         return tf.identity(inputs)
