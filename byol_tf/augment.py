@@ -8,7 +8,7 @@ numbers. What is drawn for an image is a function of the seed and of its place
 in the global batch alone: the same in eager mode, in `tf.data` and in a
 compiled step, on one replica and on many.
 
-`two_views` takes and gives images as [batch, height, width, channels]. In
+`views` takes and gives images as [batch, height, width, channels]. In
 between they are planes, float32 [batch, channels, height, width] in [0, 1]:
 what acts on one channel, or on rows and columns, then needs no transposition.
 A parameter of an operation is [batch], one number per image.
@@ -78,34 +78,37 @@ T = Recipe(blur=1.0, solarize=0.0)
 T_PRIME = Recipe(blur=0.1, solarize=0.2)
 
 
-def two_views(
+def views(
     images: tf.Tensor,
     seed: tf.Tensor,
     size: int | None = None,
-    recipes: tuple[Recipe, Recipe] = (T, T_PRIME),
+    recipes: tuple[Recipe, ...] = (T, T_PRIME),
     first: tf.Tensor | int = 0,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Two augmented views of each image: t(x), t ~ T and t'(x), t' ~ T'.
+) -> tuple[tf.Tensor, ...]:
+    """Augmented views of each image, one by each recipe.
+
+    In pretraining these are t(x), t ~ T and t'(x), t' ~ T'.
 
     Args:
       images: uint8 in [0, 255] or float in [0, 1]; either whole images
-        [batch, height, width, 1 or 3], which are cropped here, or two crops
-        of each, [batch, 2, size, size, 1 or 3], made while they were decoded.
+        [batch, height, width, 1 or 3], which are cropped here, or a crop of
+        each for each recipe, [batch, recipes, size, size, 1 or 3], made while
+        they were decoded.
       seed: int32 [2].
       size: height and width of the views; by default those of `images`.
-      recipes: T and T'.
+      recipes: the distributions of the views.
       first: place of the first image in the global batch, int32 or int64
         scalar, if `images` is a part of it.
 
     Returns:
-      Two float32 tensors [batch, size, size, 3] in [0, 1].
+      For each recipe float32 [batch, size, size, 3] in [0, 1].
     """
     images = tf.convert_to_tensor(images)
     batch = tf.shape(images)[0]
 
-    views = []
+    results = []
     for number, (view_seed, recipe) in enumerate(
-        zip(tf.unstack(split(seed, 2)), recipes)
+        zip(tf.unstack(split(seed, len(recipes))), recipes)
     ):
         parameters = random_distortion(batch, view_seed, recipe, first)
         if images.shape.rank == 4:
@@ -115,8 +118,8 @@ def two_views(
                 image_size, batch, crop_seed, recipe, first
             )
         crop = number if images.shape.rank == 5 else None
-        views.append(_view(images, crop, parameters, size))
-    return tuple(views)
+        results.append(_view(images, crop, parameters, size))
+    return tuple(results)
 
 
 # XLA makes few loops of the many operations. It compiles once for each shape of

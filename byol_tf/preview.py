@@ -32,7 +32,7 @@ def run(config: Config) -> Config:
         dataset.train, count, config.image_size, config.seed, recipes(config)
     )
     batch, _ = next(iter(batches))
-    view1, view2 = augment.two_views(
+    view1, view2 = augment.views(
         batch, [config.seed, 0], config.image_size, recipes(config)
     )
     numbers = example_order(

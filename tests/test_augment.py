@@ -240,9 +240,9 @@ def test_a_part_of_a_batch_draws_what_the_whole_does(count):
 @pytest.mark.parametrize("shape", [(6, 20, 20, 3), (6, 2, 20, 20, 3)])
 def test_halves_of_a_batch_have_the_views_of_the_whole(shape):
     images = tf.constant(np.random.RandomState(0).rand(*shape), tf.float32)
-    whole = augment.two_views(images, [1, 2])
+    whole = augment.views(images, [1, 2])
     halves = [
-        augment.two_views(images[first : first + 3], [1, 2], first=first)
+        augment.views(images[first : first + 3], [1, 2], first=first)
         for first in (0, 3)
     ]
     for view, *parts in zip(whole, *halves, strict=True):
@@ -268,7 +268,7 @@ def test_image_by_image_equals_the_whole_batch():
 
 def test_views_of_unknown_size_are_refused():
     views = tf.function(
-        lambda x: augment.two_views(x, [1, 1]),
+        lambda x: augment.views(x, [1, 1]),
         input_signature=[tf.TensorSpec([None, 2, None, None, 3])],
     )
     with pytest.raises(ValueError, match="known in the graph"):
@@ -277,7 +277,7 @@ def test_views_of_unknown_size_are_refused():
 
 def test_views_are_drawn_per_image_and_per_view(images):
     same = tf.constant(np.repeat(images[:1], 4, axis=0))
-    view1, view2 = augment.two_views(same, [0, 0], 16)
+    view1, view2 = augment.views(same, [0, 0], 16)
     views = np.concatenate([view1, view2])
     assert views.shape == (8, 16, 16, 3)
     assert views.min() >= 0 and views.max() <= 1
@@ -288,13 +288,13 @@ def test_views_are_drawn_per_image_and_per_view(images):
 
 def test_same_seed_same_views_eager_in_tf_data_and_compiled(images):
     seed = tf.constant([5, 6])
-    eager = augment.two_views(tf.constant(images), seed)
-    compiled = tf.function(augment.two_views, jit_compile=True)(
+    eager = augment.views(tf.constant(images), seed)
+    compiled = tf.function(augment.views, jit_compile=True)(
         tf.constant(images), seed
     )
     dataset = tf.data.Dataset.from_tensors(images)
-    (mapped,) = dataset.map(lambda x: augment.two_views(x, seed))
-    other = augment.two_views(tf.constant(images), tf.constant([5, 7]))
+    (mapped,) = dataset.map(lambda x: augment.views(x, seed))
+    other = augment.views(tf.constant(images), tf.constant([5, 7]))
     for a, b, c, d in zip(eager, compiled, mapped, other, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
         np.testing.assert_allclose(a, c, atol=1e-5)
@@ -305,8 +305,8 @@ def test_gray_images_become_what_their_colour_copies_become(images):
     # The luma weights sum to 0.9999, and graying is left out for gray images.
     gray = images[..., :1]
     for a, b in zip(
-        augment.two_views(tf.constant(gray), [1, 1]),
-        augment.two_views(tf.constant(np.repeat(gray, 3, -1)), [1, 1]),
+        augment.views(tf.constant(gray), [1, 1]),
+        augment.views(tf.constant(np.repeat(gray, 3, -1)), [1, 1]),
         strict=True,
     ):
         assert a.shape == b.shape
@@ -316,8 +316,8 @@ def test_gray_images_become_what_their_colour_copies_become(images):
 def test_bytes_and_floats_give_the_same_views():
     images = np.random.RandomState(0).randint(0, 256, (3, 16, 16, 3), np.uint8)
     for a, b in zip(
-        augment.two_views(tf.constant(images), [1, 1]),
-        augment.two_views(tf.constant(images / 255.0), [1, 1]),
+        augment.views(tf.constant(images), [1, 1]),
+        augment.views(tf.constant(images / 255.0), [1, 1]),
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -326,7 +326,7 @@ def test_bytes_and_floats_give_the_same_views():
 def test_two_crops_are_not_cropped_again(images):
     crops = tf.constant(np.stack([images, images[:, ::-1]], axis=1))
     nothing = (OFF, OFF)
-    view1, view2 = augment.two_views(crops, [0, 0], recipes=nothing)
+    view1, view2 = augment.views(crops, [0, 0], recipes=nothing)
     np.testing.assert_allclose(view1, images, atol=1e-6)
     np.testing.assert_allclose(view2, images[:, ::-1], atol=1e-6)
 
@@ -338,9 +338,9 @@ def test_recipe_survives_json():
 
 def test_images_of_unknown_size_in_a_graph(images):
     views = tf.function(
-        lambda x: augment.two_views(x, [1, 1], 16),
+        lambda x: augment.views(x, [1, 1], 16),
         input_signature=[tf.TensorSpec([None, None, None, 3])],
     )
-    expected = augment.two_views(tf.constant(images), [1, 1], 16)
+    expected = augment.views(tf.constant(images), [1, 1], 16)
     for a, b in zip(views(images), expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)

@@ -125,7 +125,7 @@ def compared(arguments, batches, batch_size: int, size: int, inputs) -> dict:
     """Pairs in a second: ours from the stream, lightly's from `inputs`."""
 
     def two_views(images, step):
-        return augment.two_views(images, tf.stack([0, step]), size, RECIPES)
+        return augment.views(images, tf.stack([0, step]), size, RECIPES)
 
     compiled = tf.function(two_views)
 
@@ -161,7 +161,7 @@ def augment_ms(arguments, images, size: int) -> dict:
 
     @tf.function
     def two_views(step):
-        views = augment.two_views(images, tf.stack([0, step]), size, RECIPES)
+        views = augment.views(images, tf.stack([0, step]), size, RECIPES)
         return views[0][0, 0, 0], views[1][0, 0, 0]
 
     steps = tf.data.Dataset.range(2**31 - 1, output_type=tf.int64)

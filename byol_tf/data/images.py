@@ -81,40 +81,40 @@ def why_not(encoded: bytes) -> str:
     return "damaged"
 
 
-def two_crops(
+def random_crops(
     encoded: tf.Tensor,
     numbers: tf.Tensor,
     size: int,
-    recipes: tuple[augment.Recipe, augment.Recipe],
+    recipes: tuple[augment.Recipe, ...],
     decode: Callable[[tf.Tensor], tf.Tensor] = decode,
 ) -> tf.Tensor:
-    """Two random crops of an image, for the two views.
+    """Random crops of an image, one for each view.
 
     Args:
       encoded: string scalar, the file's bytes.
-      numbers: float [2, CROP_DRAWS], uniform in [0, 1): the two boxes.
+      numbers: float [recipes, CROP_DRAWS], uniform in [0, 1): the boxes.
       size: height and width of the crops.
-      recipes: T and T', for the limits on the crop.
+      recipes: of the views, for the limits on the crop.
       decode: what decodes an image that is no JPEG.
 
     Returns:
-      float32 [2, size, size, 3] in [0, 1].
+      float32 [recipes, size, size, 3] in [0, 1].
     """
     boxes = random_boxes(numbers, recipes)
-    return tf.stack(crops(encoded, boxes, 2, size, decode))
+    return tf.stack(crops(encoded, boxes, len(recipes), size, decode))
 
 
 def random_boxes(
-    numbers: tf.Tensor, recipes: tuple[augment.Recipe, augment.Recipe]
+    numbers: tf.Tensor, recipes: tuple[augment.Recipe, ...]
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """What to crop for the two views, as a function of the image's size.
+    """What to crop for the views, as a function of the image's size.
 
     Args:
-      numbers: float [2, CROP_DRAWS], uniform in [0, 1).
-      recipes: T and T', for the limits on the crop.
+      numbers: float [recipes, CROP_DRAWS], uniform in [0, 1).
+      recipes: of the views, for the limits on the crop.
 
     Returns:
-      int32 [2], height and width of the image -> int32 [2, 4], see
+      int32 [2], height and width of the image -> int32 [recipes, 4], see
       `augment.crop_boxes`.
     """
 

@@ -79,7 +79,7 @@ def training_batches(
     batch_size: int,
     image_size: int,
     seed: int,
-    recipes: tuple[augment.Recipe, augment.Recipe],
+    recipes: tuple[augment.Recipe, ...],
     first_step: int = 0,
     *,
     worker: int = 0,
@@ -101,7 +101,8 @@ def training_batches(
       batch_size: images in a step, over all workers.
       image_size: height and width of the crops.
       seed: of order and crops.
-      recipes: T and T', for the limits on the crops.
+      recipes: of the views, T and T' in pretraining, for the limits on the
+        crops.
       first_step: steps before it are left out.
       worker: which part of each batch this stream gives; the parts of all
         workers, one after the other, are the batch.
@@ -113,8 +114,9 @@ def training_batches(
 
     Returns:
       A dataset of (images, labels): uint8 [batch, height, width, channels] of
-      whole images that fit in memory, else float32 [batch, 2, image_size,
-      image_size, 3], two crops of each. Labels are int32 [batch].
+      whole images that fit in memory, else float32 [batch, recipes,
+      image_size, image_size, 3], a crop of each for each view. Labels are int32
+      [batch].
     """
     share, rest = divmod(batch_size, workers)
     if rest:
@@ -144,11 +146,11 @@ def training_batches(
     def draw(step):
         positions = positions_of(step)
         numbers = example_order(positions, source.size, seed)
-        return numbers, crop_draws(positions[0], share, seed)
+        return numbers, crop_draws(positions[0], share, seed, len(recipes))
 
     def load(number, draws, decode=images.decode):
         encoded, label = source.read(number)
-        crops = images.two_crops(encoded, draws, image_size, recipes, decode)
+        crops = images.random_crops(encoded, draws, image_size, recipes, decode)
         return crops, label
 
     if service:
@@ -161,15 +163,20 @@ def training_batches(
     return examples.batch(share).prefetch(tf.data.AUTOTUNE)
 
 
-def crop_draws(position: tf.Tensor, count: int, seed: int) -> tf.Tensor:
+def crop_draws(
+    position: tf.Tensor, count: int, seed: int, views: int = 2
+) -> tf.Tensor:
     """Uniform numbers for the crops of images from a position on.
 
     Returns:
-      float32 [count, 2, images.CROP_DRAWS] in [0, 1).
+      float32 [count, views, images.CROP_DRAWS] in [0, 1).
     """
-    draws = augment.Draws([seed, 1], count, 2 * images.CROP_DRAWS, position)
-    numbers = [draws.uniform(0, 1) for _ in range(2 * images.CROP_DRAWS)]
-    return tf.reshape(tf.stack(numbers, axis=1), [count, 2, images.CROP_DRAWS])
+    number = views * images.CROP_DRAWS
+    draws = augment.Draws([seed, 1], count, number, position)
+    numbers = [draws.uniform(0, 1) for _ in range(number)]
+    return tf.reshape(
+        tf.stack(numbers, axis=1), [count, views, images.CROP_DRAWS]
+    )
 
 
 def example_order(positions: tf.Tensor, size: int, seed: int) -> tf.Tensor:

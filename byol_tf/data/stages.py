@@ -60,7 +60,7 @@ def stage_times(
         return pixels[0, 0]
 
     def resize(encoded, draws):
-        crops = images.two_crops(encoded, draws, image_size, recipes)
+        crops = images.random_crops(encoded, draws, image_size, recipes)
         return crops[:, 0, 0]  # Nothing that is known without resizing.
 
     def timed(stage):

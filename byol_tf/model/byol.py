@@ -48,7 +48,7 @@ class BYOL(DistributedFit):
 
     `fit` takes batches of images or (images, labels). Images are uint8 in
     [0, 255] or float in [0, 1], [batch, height, width, 1 or 3]; or two crops of
-    each, [batch, 2, height, width, 1 or 3], see `augment.two_views`. Labels are
+    each, [batch, 2, height, width, 1 or 3], see `augment.views`. Labels are
     int [batch]; -1 stands for an unknown one.
     """
 
@@ -136,7 +136,7 @@ class BYOL(DistributedFit):
         """
         step = tf.cast(self.optimizer.iterations, tf.int32)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return augment.two_views(
+        return augment.views(
             images,
             tf.stack([tf.constant(self.seed), step]),
             self.image_size,

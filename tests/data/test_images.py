@@ -51,13 +51,13 @@ def test_central_crop_is_the_releases(kind, share, box):
     np.testing.assert_allclose(batch[0], expected, atol=1e-6)
 
 
-def test_two_crops_follow_from_their_numbers():
+def test_random_crops_follow_from_their_numbers():
     first = np.random.RandomState(0).rand(2, images.CROP_DRAWS)
     first = first.astype(np.float32)
     file = tf.constant(encoded(60, 80, "JPEG"))
     recipes = (augment.T, augment.T_PRIME)
     a, b, c = (
-        images.two_crops(file, tf.constant(numbers), 16, recipes).numpy()
+        images.random_crops(file, tf.constant(numbers), 16, recipes).numpy()
         for numbers in (first, first, first[::-1])
     )
     assert a.shape == (2, 16, 16, 3)
