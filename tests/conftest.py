@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,8 @@ SMALL = (
 
 
 def pytest_configure():
+    # What runs in the background was perhaps started to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Two devices, for the tests of replicas; must precede any operation.
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],

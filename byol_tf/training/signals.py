@@ -49,12 +49,14 @@ def noting_signals(request: StopRequest):
     """Within it, the first signal is only noted; a second one stops at once.
 
     In a thread other than the main one, where Python does not allow to handle
-    signals, nothing changes.
+    signals, nothing changes. A signal that the process was started to ignore,
+    as a shell does with SIGINT for what runs in the background, stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    before = {n: h for n, h in before.items() if h != signal.SIG_IGN}
 
     def restore():
         for number, handler in before.items():
@@ -64,7 +66,7 @@ def noting_signals(request: StopRequest):
         request.number = number
         restore()
 
-    for number in STOP_SIGNALS:
+    for number in before:
         signal.signal(number, note)
     try:
         yield

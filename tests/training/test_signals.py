@@ -28,6 +28,20 @@ def test_the_second_stops_at_once():
     assert request.number == signal.SIGTERM
 
 
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        request = StopRequest()
+        with noting_signals(request):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert request.number is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert request.number == signal.SIGTERM
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_in_another_thread_nothing_changes():
     handlers = []
 
