@@ -11,6 +11,16 @@ import pathlib
 
 DEPTHS = (18, 34, 50, 101, 152, 200)
 MODES = ("pretrain", "evaluate", "export", "preview", "convert")
+PROTOCOLS = (
+    "knn",
+    "linear",
+    "linear_sweep",
+    "linear_cached",
+    "semi_supervised",
+    "finetune",
+    "transfer",
+    "transfer_finetune",
+)
 
 # epochs -> (base learning rate, weight decay, tau_base); the official
 # `byol/configs/byol.py`.
@@ -71,6 +81,7 @@ DATA = "Data"
 ENCODER = "Encoder"
 METHOD = "Method and optimizer (arXiv 2006.07733, section 3)"
 AUGMENTATION = "Augmentation (arXiv 2006.07733, appendix B)"
+EVALUATION = "Evaluation by --protocols (arXiv 2006.07733, section 4)"
 DEVICES = "Devices and precision"
 MONITORING = "While it runs"
 
@@ -454,6 +465,112 @@ class Config:
         high=1,
     )
 
+    protocols: tuple[str, ...] = setting(
+        (),
+        "Measure the encoder by some of: knn; linear: the release's; "
+        "linear_sweep: the paper's choice among five learning rates; "
+        "linear_cached: the same on features computed once; semi_supervised: "
+        "fine-tuning with 1 % and 10 % of the labels; finetune: with all; "
+        "transfer: logistic regression; transfer_finetune. By default a quick "
+        "comparison with an untrained encoder and with pixels.",
+        group=EVALUATION,
+        run=False,
+        type=str,
+        choices=PROTOCOLS,
+    )
+    transfer_sets: tuple[str, ...] = setting(
+        (),
+        "Data sets of transfer and transfer_finetune, e.g. food101,dtd, or all "
+        "for the paper's twelve, from TensorFlow Datasets. By default "
+        "--dataset.",
+        group=EVALUATION,
+        run=False,
+        type=str,
+    )
+    validation_fraction: float = setting(
+        0.1,
+        "Share of the labelled training images to choose hyperparameters on, "
+        "class by class; at most 10,009 images, as in the paper.",
+        group=EVALUATION,
+        run=False,
+        low=0.001,
+        high=0.9,
+    )
+    knn_neighbours: tuple[int, ...] = setting(
+        (1, 5, 20, 200),
+        "Numbers of neighbours of knn.",
+        group=EVALUATION,
+        run=False,
+        type=int,
+        low=1,
+    )
+    classifier_batch_size: int | None = setting(
+        None,
+        "Images in a step of a classifier. By default as published: 1024, and "
+        "256 for transfer_finetune; at most the images that there are.",
+        group=EVALUATION,
+        run=False,
+        type=int,
+        low=2,
+    )
+    linear_epochs: int = setting(
+        80,
+        "Epochs of linear, linear_sweep and linear_cached.",
+        group=EVALUATION,
+        run=False,
+        low=1,
+    )
+    label_fractions: tuple[float, ...] = setting(
+        (0.01, 0.1),
+        "Shares of the labels that semi_supervised learns from.",
+        group=EVALUATION,
+        run=False,
+        type=float,
+        low=0,
+        high=1,
+    )
+    finetune_epochs: tuple[int, ...] = setting(
+        (30, 50),
+        "Lengths that semi_supervised and finetune choose from.",
+        group=EVALUATION,
+        run=False,
+        type=int,
+        low=1,
+    )
+    finetune_rates: tuple[float, ...] = setting(
+        (0.01, 0.02, 0.05, 0.1, 0.005),
+        "Learning rates that semi_supervised and finetune choose from, for "
+        "the batch as it is.",
+        group=EVALUATION,
+        run=False,
+        type=float,
+        low=0,
+    )
+    transfer_steps: int = setting(
+        20_000,
+        "Optimizer steps of transfer_finetune.",
+        group=EVALUATION,
+        run=False,
+        low=1,
+    )
+    transfer_rates: tuple[float, ...] = setting(
+        (1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1),
+        "Learning rates that transfer_finetune chooses from.",
+        group=EVALUATION,
+        run=False,
+        type=float,
+        low=0,
+    )
+    transfer_weight_decays: tuple[float, ...] = setting(
+        (0.0, 1e-6, 3.16e-6, 1e-5, 3.16e-5, 1e-4, 3.16e-4, 1e-3),
+        "Weight decays that transfer_finetune chooses from; each is divided by "
+        "the learning rate, as in the paper.",
+        group=EVALUATION,
+        run=False,
+        type=float,
+        low=0,
+    )
+
     strategy: str = setting(
         "none",
         "none: one device. mirrored: all devices of this machine, or "
@@ -834,11 +951,13 @@ def _default(name: str):
 
 def _check_limits(field: dataclasses.Field, value) -> None:
     kind = field.metadata
-    if "choices" in kind and value not in kind["choices"]:
-        raise ConfigError(
-            f"--{field.name}={value} is none of {', '.join(kind['choices'])}."
-        )
     values = value if isinstance(value, tuple) else (value,)
+    for item in values:
+        if "choices" in kind and item not in kind["choices"]:
+            raise ConfigError(
+                f"--{field.name}={item} is none of "
+                f"{', '.join(kind['choices'])}."
+            )
     for number in values:
         if number is None:
             continue
