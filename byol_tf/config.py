@@ -46,6 +46,16 @@ ARCHITECTURE = (
     "projection_size",
 )
 
+# Lists of what is measured, or chosen from.
+NOT_EMPTY = (
+    "knn_neighbours",
+    "label_fractions",
+    "finetune_epochs",
+    "finetune_rates",
+    "transfer_rates",
+    "transfer_weight_decays",
+)
+
 # Sizes that are as published unless a flag, or a checkpoint, says otherwise.
 PUBLISHED_SIZES = {
     "stem_channels": 64,
@@ -526,7 +536,7 @@ class Config:
         group=EVALUATION,
         run=False,
         type=float,
-        low=0,
+        low=1e-6,
         high=1,
     )
     finetune_epochs: tuple[int, ...] = setting(
@@ -544,7 +554,7 @@ class Config:
         group=EVALUATION,
         run=False,
         type=float,
-        low=0,
+        low=1e-9,
     )
     transfer_steps: int = setting(
         20_000,
@@ -559,7 +569,7 @@ class Config:
         group=EVALUATION,
         run=False,
         type=float,
-        low=0,
+        low=1e-9,
     )
     transfer_weight_decays: tuple[float, ...] = setting(
         (0.0, 1e-6, 3.16e-6, 1e-5, 3.16e-5, 1e-4, 3.16e-4, 1e-3),
@@ -748,6 +758,9 @@ class Config:
                 f"--epochs={self.epochs} has no published recipe (40, 100, 300 "
                 f"and 1000 have): give {', '.join(missing)} as well."
             )
+        for name in NOT_EMPTY:
+            if not getattr(self, name):
+                raise ConfigError(f"--{name} is empty: it takes one at least.")
         self._check_encoder()
         self._check_checkpoint()
         self._check_devices()

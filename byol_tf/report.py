@@ -416,8 +416,8 @@ def _protocol_remark(result: dict) -> str:
     """How one result came about, and in what it differs from the paper's."""
     images = result["images"]
     text = (
-        f"{images['train']:,} training, {images['validation']:,} validation and "
-        f"{images['test']:,} test images; seed {result['seed']}; "
+        f"{images['train']:,} training, {images['validation']:,} validation "
+        f"and {images['test']:,} test images; seed {result['seed']}; "
         f"{result['seconds']:.0f} s."
     )
     chosen = {

@@ -20,9 +20,9 @@ _QUERIES, _NEAREST = 10, 6
 def compare(
     config: Config, dataset: Dataset, encoder: keras.Model, folder: pathlib.Path
 ) -> dict:
-    """kNN and linear accuracy of an encoder, and of what it should be better than.
+    """kNN and linear accuracy of an encoder.
 
-    Beside it stand the same network with its random initialisation, and the
+    Beside it stand, for it should be better, the same network with its random initialisation, and the
     images' raw pixels. Draws `plots/neighbours.png`.
 
     Args:
