@@ -20,10 +20,10 @@ _QUERIES, _NEAREST = 10, 6
 def compare(
     config: Config, dataset: Dataset, encoder: keras.Model, folder: pathlib.Path
 ) -> dict:
-    """kNN and linear accuracy of an encoder.
+    """kNN and linear accuracy of an encoder, beside what it should exceed.
 
-    Beside it stand, for it should be better, the same network with its random initialisation, and the
-    images' raw pixels. Draws `plots/neighbours.png`.
+    That is the same network with its random initialisation, and the images' raw
+    pixels. Draws `plots/neighbours.png`.
 
     Args:
       config: of the run, with its `image_size` and `eval_crop`.

@@ -10,10 +10,10 @@ from conftest import save_images
 from byol_tf import augment
 from byol_tf.config import Config, ConfigError
 from byol_tf.data.pipeline import (
+    classifier_batches,
     evaluation_batches,
     example_order,
     open_dataset,
-    classifier_batches,
     training_batches,
 )
 from byol_tf.data.sources import ArraySource
@@ -142,9 +142,9 @@ def test_classifiers_learn_from_crops_and_flips(kind, request):
         return list(stream.take(count).as_numpy_iterator())
 
     whole, rest = batches(0, 6), batches(4, 2)
-    images, labels = whole[0]
+    images, _ = whole[0]
     assert images.shape == (5, 12, 12, 3) and images.dtype == np.float32
-    assert 0 <= images.min() and images.max() <= 1
+    assert images.min() >= 0 and images.max() <= 1
     assert not np.array_equal(images, whole[4][0])  # The next epoch's crops.
     for (a, b), (c, d) in zip(whole[4:], rest, strict=True):
         np.testing.assert_array_equal(a, c)
