@@ -224,8 +224,8 @@ def evaluation_batches(
 
     Returns:
       A dataset of (images, labels): float32 [batch, image_size, image_size, 3]
-      in [0, 1] and int32 [batch]; an image that cannot be decoded is labelled
-      DAMAGED.
+      in [0, 1] and int32 [batch] or, of several labels an image, [batch,
+      classes]; an image that cannot be decoded is labelled DAMAGED.
     """
     if numbers is None:
         numbers = np.arange(source.size)
