@@ -183,7 +183,11 @@ def open_split(
 
 
 def _key(features, usual: str, kind: type) -> str | None:
-    """The feature of its usual name, or else the first one of a kind."""
+    """The feature of its usual name, or else the first one of a kind.
+
+    CIFAR-100 has a `coarse_label` beside `label`, and comes back from the disk
+    with that first.
+    """
     found = [key for key, f in features.items() if isinstance(f, kind)]
     return usual if usual in found else next(iter(found), None)
 
