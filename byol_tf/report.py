@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import re
 
 import matplotlib
 import numpy as np
@@ -392,7 +393,7 @@ def protocols_text(results: list[dict]) -> str:
             rows.append(
                 [
                     f"{result['protocol']} [{number}]",
-                    result["data"],
+                    re.sub(r":.*/", ":…/", result["data"]),
                     row["name"],
                     _METRICS[row["metric"]],
                     f"**{100 * row['value']:.1f}**",

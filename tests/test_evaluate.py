@@ -50,6 +50,7 @@ def evaluate(encoder_file, *flags) -> int:
     return main(["main.py", *FLAGS, f"--encoder={encoder_file}", *flags])
 
 
+@pytest.mark.slow
 def test_all_of_them(encoder_file, small, capfd):
     folder = encoder_file.parent
     flags = (

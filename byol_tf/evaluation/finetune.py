@@ -115,10 +115,10 @@ def fine_tuned(
 
 
 def _cross_entropy(labels, logits):
-    """Of each example, [batch]; see `fine_tuned`."""
-    if labels.shape.rank == 1 or labels.shape[-1] == 1:  # As Keras hands over.
+    """Of each example, [batch]; Keras hands labels over as floats."""
+    if labels.shape.rank == 1 or labels.shape[-1] != logits.shape[-1]:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(
-            tf.reshape(labels, [-1]), logits
+            tf.cast(tf.reshape(labels, [-1]), tf.int32), logits
         )
     losses = tf.nn.sigmoid_cross_entropy_with_logits(
         tf.cast(labels, logits.dtype), logits
