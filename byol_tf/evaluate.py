@@ -83,12 +83,14 @@ def run(config: Config) -> Config:
             )
         ]
 
-    baselines = {
-        "random_init": _accuracies(*random_features()),
-        "raw_pixels": _accuracies(
-            *(array for batches in splits for array in raw_pixels(batches))
-        ),
-    }
+    baselines = {}
+    if config.baselines:
+        baselines = {
+            "random_init": _accuracies(*random_features()),
+            "raw_pixels": _accuracies(
+                *(array for batches in splits for array in raw_pixels(batches))
+            ),
+        }
     evaluation = _accuracies(*learned) | {
         "dataset": config.dataset,
         "baselines": baselines,
