@@ -90,6 +90,7 @@ JOB = "Job"
 DATA = "Data"
 ENCODER = "Encoder"
 METHOD = "Method and optimizer (arXiv 2006.07733, section 3)"
+ABLATION = "What BYOL is without (arXiv 2006.07733, section 5; 2010.10241)"
 AUGMENTATION = "Augmentation (arXiv 2006.07733, appendix B)"
 EVALUATION = "Evaluation by --protocols (arXiv 2006.07733, section 4)"
 DEVICES = "Devices and precision"
@@ -136,6 +137,13 @@ class Config:
         "For convert: a pretraining checkpoint of the official release, e.g. "
         "pretrain_res50x1.pkl. What it holds decides the encoder's flags.",
         group=JOB,
+    )
+    baselines: bool = setting(
+        True,
+        "Evaluate the same encoder before its training, and raw pixels, as "
+        "well. Of large images that takes long.",
+        group=JOB,
+        run=False,
     )
     seed: int = setting(
         0,
@@ -367,12 +375,31 @@ class Config:
     )
     tau_base: float | None = setting(
         None,
-        "Decay rate of the target's moving average at the first step, rising "
-        "to 1 by a cosine.",
+        "Decay rate of the target's moving average at the first step.",
         group=METHOD,
         type=float,
         low=0,
         high=1,
+    )
+    tau_schedule: str = setting(
+        "cosine",
+        "cosine: the decay rate rises to 1 by a cosine, as published. "
+        "constant: it stays. warmup: it goes to --tau_end in a straight line.",
+        group=METHOD,
+        choices=("cosine", "constant", "warmup"),
+    )
+    tau_end: float = setting(
+        0.999,
+        "Where --tau_schedule=warmup ends.",
+        group=METHOD,
+        low=0,
+        high=1,
+    )
+    tau_warmup_steps: int = setting(
+        1000,
+        "After how many optimizer steps it ends there.",
+        group=METHOD,
+        low=1,
     )
     steps: int | None = setting(
         None,
@@ -400,6 +427,49 @@ class Config:
         group=METHOD,
         type=int,
         low=1,
+    )
+    predictor: str = setting(
+        "mlp",
+        "mlp: as published. none: the projections have to agree themselves. "
+        "optimal_linear: the least-squares solution of each batch.",
+        group=ABLATION,
+        choices=("mlp", "none", "optimal_linear"),
+    )
+    predictor_rate: float = setting(
+        1.0,
+        "Factor on the learning rate of the predictor.",
+        group=ABLATION,
+        low=0,
+    )
+    target: str = setting(
+        "moving_average",
+        "moving_average: the target network, as published. online: the online "
+        "network's own projections, through which gradient flows, as in "
+        "SimCLR.",
+        group=ABLATION,
+        choices=("moving_average", "online"),
+    )
+    negatives_weight: float = setting(
+        0.0,
+        "beta, the weight of the other images of the batch as negatives. With "
+        "1, --predictor=none and --target=online the loss is SimCLR's.",
+        group=ABLATION,
+        low=0,
+    )
+    temperature: float = setting(
+        0.1,
+        "alpha, by which cosines are divided where there are negatives.",
+        group=ABLATION,
+        low=0.001,
+    )
+    normalization: str = setting(
+        "batch",
+        "Everywhere in the networks. batch: as published. group: 16 groups of "
+        "channels, and standardised kernels. none: a scale and an offset "
+        "alone. calibrated: these, so initialised that they normalise the "
+        "first batch.",
+        group=ABLATION,
+        choices=("batch", "group", "none", "calibrated"),
     )
 
     crop_min_area: float = setting(
@@ -764,6 +834,7 @@ class Config:
         self._check_encoder()
         self._check_checkpoint()
         self._check_devices()
+        self._check_variant()
         for name in ("blur", "solarize"):
             if len(getattr(self, name)) != 2:
                 raise ConfigError(
@@ -807,6 +878,32 @@ class Config:
                 f"--deepmind_checkpoint={path} goes with --mode=convert, not "
                 f"{self.mode}."
             )
+
+    def _check_variant(self) -> None:
+        for name, needed, goes in (
+            ("tau_end", "--tau_schedule=warmup", self.tau_schedule == "warmup"),
+            (
+                "tau_warmup_steps",
+                "--tau_schedule=warmup",
+                self.tau_schedule == "warmup",
+            ),
+            (
+                "tau_schedule",
+                "--target=moving_average",
+                self.target == "moving_average",
+            ),
+            ("predictor_rate", "--predictor=mlp", self.predictor == "mlp"),
+            (
+                "temperature",
+                "--negatives_weight above 0",
+                self.negatives_weight > 0,
+            ),
+        ):
+            value = getattr(self, name)
+            if value != _default(name) and not goes:
+                raise ConfigError(
+                    f"--{name}={as_text(value)} goes with {needed} only."
+                )
 
     def _check_devices(self) -> None:
         for names, strategy in (

@@ -264,7 +264,9 @@ def _pretrain_text(pretrain: dict, collapse: dict) -> str:
                 ["seconds of training", f"{pretrain['seconds']:.0f}"],
                 ["images per second", f"{pretrain['images_per_second']:.0f}"],
                 [
-                    "final BYOL loss (0 to 8)",
+                    "final loss with negatives"
+                    if pretrain.get("negatives_weight")
+                    else "final BYOL loss (0 to 8)",
                     _number(pretrain["final_loss"], ".3f"),
                 ],
                 [
@@ -343,8 +345,8 @@ def evaluation_text(evaluation: dict) -> str:
     baselines = evaluation["baselines"]
     rows = [
         ("**learned encoder**", evaluation),
-        ("the same encoder, not trained", baselines["random_init"]),
-        ("raw pixels", baselines["raw_pixels"]),
+        ("the same encoder, not trained", baselines.get("random_init")),
+        ("raw pixels", baselines.get("raw_pixels")),
     ]
     return (
         "## Evaluation of the frozen encoder\n\n"
@@ -357,6 +359,7 @@ def evaluation_text(evaluation: dict) -> str:
                     f"{100 * row['linear_top1']:.1f}",
                 ]
                 for name, row in rows
+                if row
             ],
         )
         + f"\n{evaluation['dataset']}: "

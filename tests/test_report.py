@@ -75,6 +75,19 @@ def test_sections_accumulate(tmp_path):
     assert "Healthy: no collapse" in text
 
 
+def test_without_baselines_and_with_negatives(tmp_path):
+    report.update(
+        tmp_path,
+        pretrain=PRETRAIN | {"negatives_weight": 1.0},
+        collapse=collapse(),
+        evaluation=EVALUATION | {"baselines": {}},
+    )
+    text = (tmp_path / "report.md").read_text()
+    assert "final loss with negatives | 0.500" in text
+    assert "| **learned encoder** | 81.2 | 85.3 |" in text
+    assert "not trained" not in text and "raw pixels" not in text
+
+
 def test_neighbours_of_a_single_class(tmp_path):
     image = (np.random.rand(12, 12, 3), "shoe")
     report.draw_neighbours([image], [[image, image]], tmp_path / "one.png")

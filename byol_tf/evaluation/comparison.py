@@ -23,7 +23,7 @@ def compare(
     """kNN and linear accuracy of an encoder, beside what it should exceed.
 
     That is the same network with its random initialisation, and the images' raw
-    pixels. Draws `plots/neighbours.png`.
+    pixels, with --baselines. Draws `plots/neighbours.png`.
 
     Args:
       config: of the run, with its `image_size` and `eval_crop`.
@@ -78,12 +78,14 @@ def compare(
             )
         ]
 
-    baselines = {
-        "random_init": _accuracies(*random_features()),
-        "raw_pixels": _accuracies(
-            *(array for batches in splits for array in raw_pixels(batches))
-        ),
-    }
+    baselines = {}
+    if config.baselines:
+        baselines = {
+            "random_init": _accuracies(*random_features()),
+            "raw_pixels": _accuracies(
+                *(array for batches in splits for array in raw_pixels(batches))
+            ),
+        }
     return _accuracies(*learned) | {
         "dataset": config.dataset,
         "baselines": baselines,
