@@ -387,6 +387,9 @@ def protocols_text(results: list[dict]) -> str:
         `metric`, `value`, `low`, `high` in [0, 1], `chosen`, and `paper` in %
         or None), `differs`, `notes`, `images`, `seed` and `seconds`.
     """
+    # What all of them differ in is said once.
+    differ = [dict.fromkeys(result["differs"]) for result in results]
+    common = [x for x in differ[0] if all(x in others for others in differ)]
     rows, remarks = [], []
     for number, result in enumerate(results, start=1):
         for row in result["rows"]:
@@ -404,20 +407,23 @@ def protocols_text(results: list[dict]) -> str:
                     paper,
                 ]
             )
-        remarks.append(f"{number}. {_protocol_remark(result)}")
-    return (
+        remarks.append(f"{number}. {_protocol_remark(result, common)}")
+    text = (
         "## Protocols\n\n"
         + _table(
             ["protocol", "data", "", "metric", "%", "95 %", "the paper's"],
             rows,
         )
         + "\nThe paper's figures are a ResNet-50's, pretrained on ImageNet for "
-        "1000 epochs.\n\n" + "\n".join(remarks) + "\n"
+        "1000 epochs."
     )
+    if common:
+        text += f" Not as in the paper here: {'; '.join(common)}."
+    return text + "\n\n" + "\n".join(remarks) + "\n"
 
 
-def _protocol_remark(result: dict) -> str:
-    """How one result came about, and in what it differs from the paper's."""
+def _protocol_remark(result: dict, common: list[str]) -> str:
+    """How one result came about, and in what else it is not the paper's."""
     images = result["images"]
     text = (
         f"{images['train']:,} training, {images['validation']:,} validation "
@@ -431,8 +437,9 @@ def _protocol_remark(result: dict) -> str:
     }
     if chosen:
         text += f" Chosen: {'; '.join(chosen)}."
-    if result["differs"]:
-        text += f" Not as in the paper: {'; '.join(result['differs'])}."
+    differs = [x for x in result["differs"] if x not in common]
+    if differs:
+        text += f" Not as in the paper: {'; '.join(differs)}."
     for note in result["notes"]:
         text += f" {note[0].upper()}{note[1:]}"
     return text

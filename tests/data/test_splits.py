@@ -10,7 +10,13 @@ from byol_tf.data.folders import open_folder
 from byol_tf.data.pipeline import evaluation_batches, open_dataset
 from byol_tf.data.skipped import Skipped
 from byol_tf.data.sources import DAMAGED, ArraySource, EncodedSource
-from byol_tf.data.splits import class_balanced, held_out, labels_of, subset
+from byol_tf.data.splits import (
+    class_balanced,
+    held_out,
+    joined,
+    labels_of,
+    subset,
+)
 
 
 def counts_of(labels, numbers) -> list[int]:
@@ -158,3 +164,41 @@ def test_a_folder_says_which_class_has_one_image(tmp_path):
         "2 of the classes have one image only, which is not held out: dodo, "
         "unicorn.",
     )
+
+
+def as_tuples(source):
+    batches = evaluation_batches(source, 8, 1.0, batch_size=3)
+    images, labels = zip(*batches.as_numpy_iterator())
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def test_joined_sources_are_one_after_the_other(tmp_path):
+    random = np.random.RandomState(0)
+
+    def in_memory(count, side):
+        images = random.randint(0, 255, (count, side, side, 3), np.uint8)
+        return ArraySource(images, np.arange(count, dtype=np.int32))
+
+    save_images(tmp_path / "a", 4, size=(12, 10))
+    save_images(tmp_path / "b", 3, size=(11, 11))
+    dataset, _ = open_dataset(
+        Config(dataset=f"folder:{tmp_path}", image_size=8)
+    )
+    files = dataset.train
+    for parts in (
+        (in_memory(5, 8), in_memory(2, 8)),
+        (in_memory(5, 8), in_memory(2, 9)),
+        (in_memory(5, 8), files),
+        (files, files),
+    ):
+        both = joined(*parts)
+        assert both.size == sum(part.size for part in parts)
+        whole = as_tuples(both)
+        for found, *expected in zip(whole, *map(as_tuples, parts)):
+            np.testing.assert_allclose(
+                found, np.concatenate(expected), atol=1e-6
+            )
+        np.testing.assert_array_equal(
+            labels_of(both), np.concatenate(list(map(labels_of, parts)))
+        )
+    assert joined(files, files).name_of(files.size) == files.name_of(0)
