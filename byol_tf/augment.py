@@ -77,6 +77,9 @@ class Recipe:
 T = Recipe(blur=1.0, solarize=0.0)
 T_PRIME = Recipe(blur=0.1, solarize=0.2)
 
+# What classifiers learn from (appendix D): a crop and a flip.
+CROP_AND_FLIP = Recipe(jitter=0, grayscale=0, blur=0, solarize=0)
+
 
 def views(
     images: tf.Tensor,

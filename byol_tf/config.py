@@ -11,6 +11,16 @@ import pathlib
 
 DEPTHS = (18, 34, 50, 101, 152, 200)
 MODES = ("pretrain", "evaluate", "export", "preview", "convert")
+PROTOCOLS = (
+    "knn",
+    "linear",
+    "linear_sweep",
+    "linear_cached",
+    "semi_supervised",
+    "finetune",
+    "transfer",
+    "transfer_finetune",
+)
 
 # epochs -> (base learning rate, weight decay, tau_base); the official
 # `byol/configs/byol.py`.
@@ -34,6 +44,16 @@ ARCHITECTURE = (
     "encoder_width",
     "projector_hidden",
     "projection_size",
+)
+
+# Lists of what is measured, or chosen from.
+NOT_EMPTY = (
+    "knn_neighbours",
+    "label_fractions",
+    "finetune_epochs",
+    "finetune_rates",
+    "transfer_rates",
+    "transfer_weight_decays",
 )
 
 # Sizes that are as published unless a flag, or a checkpoint, says otherwise.
@@ -70,7 +90,9 @@ JOB = "Job"
 DATA = "Data"
 ENCODER = "Encoder"
 METHOD = "Method and optimizer (arXiv 2006.07733, section 3)"
+ABLATION = "What BYOL is without (arXiv 2006.07733, section 5; 2010.10241)"
 AUGMENTATION = "Augmentation (arXiv 2006.07733, appendix B)"
+EVALUATION = "Evaluation by --protocols (arXiv 2006.07733, section 4)"
 DEVICES = "Devices and precision"
 MONITORING = "While it runs"
 
@@ -115,6 +137,13 @@ class Config:
         "For convert: a pretraining checkpoint of the official release, e.g. "
         "pretrain_res50x1.pkl. What it holds decides the encoder's flags.",
         group=JOB,
+    )
+    baselines: bool = setting(
+        True,
+        "Evaluate the same encoder before its training, and raw pixels, as "
+        "well. Of large images that takes long.",
+        group=JOB,
+        run=False,
     )
     seed: int = setting(
         0,
@@ -346,12 +375,31 @@ class Config:
     )
     tau_base: float | None = setting(
         None,
-        "Decay rate of the target's moving average at the first step, rising "
-        "to 1 by a cosine.",
+        "Decay rate of the target's moving average at the first step.",
         group=METHOD,
         type=float,
         low=0,
         high=1,
+    )
+    tau_schedule: str = setting(
+        "cosine",
+        "cosine: the decay rate rises to 1 by a cosine, as published. "
+        "constant: it stays. warmup: it goes to --tau_end in a straight line.",
+        group=METHOD,
+        choices=("cosine", "constant", "warmup"),
+    )
+    tau_end: float = setting(
+        0.999,
+        "Where --tau_schedule=warmup ends.",
+        group=METHOD,
+        low=0,
+        high=1,
+    )
+    tau_warmup_steps: int = setting(
+        1000,
+        "After how many optimizer steps it ends there.",
+        group=METHOD,
+        low=1,
     )
     steps: int | None = setting(
         None,
@@ -379,6 +427,49 @@ class Config:
         group=METHOD,
         type=int,
         low=1,
+    )
+    predictor: str = setting(
+        "mlp",
+        "mlp: as published. none: the projections have to agree themselves. "
+        "optimal_linear: the least-squares solution of each batch.",
+        group=ABLATION,
+        choices=("mlp", "none", "optimal_linear"),
+    )
+    predictor_rate: float = setting(
+        1.0,
+        "Factor on the learning rate of the predictor.",
+        group=ABLATION,
+        low=0,
+    )
+    target: str = setting(
+        "moving_average",
+        "moving_average: the target network, as published. online: the online "
+        "network's own projections, through which gradient flows, as in "
+        "SimCLR.",
+        group=ABLATION,
+        choices=("moving_average", "online"),
+    )
+    negatives_weight: float = setting(
+        0.0,
+        "beta, the weight of the other images of the batch as negatives. With "
+        "1, --predictor=none and --target=online the loss is SimCLR's.",
+        group=ABLATION,
+        low=0,
+    )
+    temperature: float = setting(
+        0.1,
+        "alpha, by which cosines are divided where there are negatives.",
+        group=ABLATION,
+        low=0.001,
+    )
+    normalization: str = setting(
+        "batch",
+        "Everywhere in the networks. batch: as published. group: 16 groups of "
+        "channels, and standardised kernels. none: a scale and an offset "
+        "alone. calibrated: these, so initialised that they normalise the "
+        "first batch.",
+        group=ABLATION,
+        choices=("batch", "group", "none", "calibrated"),
     )
 
     crop_min_area: float = setting(
@@ -452,6 +543,112 @@ class Config:
         type=float,
         low=0,
         high=1,
+    )
+
+    protocols: tuple[str, ...] = setting(
+        (),
+        "Measure the encoder by some of: knn; linear: the release's; "
+        "linear_sweep: the paper's choice among five learning rates; "
+        "linear_cached: the same on features computed once; semi_supervised: "
+        "fine-tuning with 1 % and 10 % of the labels; finetune: with all; "
+        "transfer: logistic regression; transfer_finetune. By default a quick "
+        "comparison with an untrained encoder and with pixels.",
+        group=EVALUATION,
+        run=False,
+        type=str,
+        choices=PROTOCOLS,
+    )
+    transfer_sets: tuple[str, ...] = setting(
+        (),
+        "Data sets of transfer and transfer_finetune, e.g. food101,dtd, or all "
+        "for the paper's twelve, from TensorFlow Datasets. By default "
+        "--dataset.",
+        group=EVALUATION,
+        run=False,
+        type=str,
+    )
+    validation_fraction: float = setting(
+        0.1,
+        "Share of the labelled training images to choose hyperparameters on, "
+        "class by class; at most 10,009 images, as in the paper.",
+        group=EVALUATION,
+        run=False,
+        low=0.001,
+        high=0.9,
+    )
+    knn_neighbours: tuple[int, ...] = setting(
+        (1, 5, 20, 200),
+        "Numbers of neighbours of knn.",
+        group=EVALUATION,
+        run=False,
+        type=int,
+        low=1,
+    )
+    classifier_batch_size: int | None = setting(
+        None,
+        "Images in a step of a classifier. By default as published: 1024, and "
+        "256 for transfer_finetune; at most the images that there are.",
+        group=EVALUATION,
+        run=False,
+        type=int,
+        low=2,
+    )
+    linear_epochs: int = setting(
+        80,
+        "Epochs of linear, linear_sweep and linear_cached.",
+        group=EVALUATION,
+        run=False,
+        low=1,
+    )
+    label_fractions: tuple[float, ...] = setting(
+        (0.01, 0.1),
+        "Shares of the labels that semi_supervised learns from.",
+        group=EVALUATION,
+        run=False,
+        type=float,
+        low=1e-6,
+        high=1,
+    )
+    finetune_epochs: tuple[int, ...] = setting(
+        (30, 50),
+        "Lengths that semi_supervised and finetune choose from.",
+        group=EVALUATION,
+        run=False,
+        type=int,
+        low=1,
+    )
+    finetune_rates: tuple[float, ...] = setting(
+        (0.01, 0.02, 0.05, 0.1, 0.005),
+        "Learning rates that semi_supervised and finetune choose from, for "
+        "the batch as it is.",
+        group=EVALUATION,
+        run=False,
+        type=float,
+        low=1e-9,
+    )
+    transfer_steps: int = setting(
+        20_000,
+        "Optimizer steps of transfer_finetune.",
+        group=EVALUATION,
+        run=False,
+        low=1,
+    )
+    transfer_rates: tuple[float, ...] = setting(
+        (1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1),
+        "Learning rates that transfer_finetune chooses from.",
+        group=EVALUATION,
+        run=False,
+        type=float,
+        low=1e-9,
+    )
+    transfer_weight_decays: tuple[float, ...] = setting(
+        (0.0, 1e-6, 3.16e-6, 1e-5, 3.16e-5, 1e-4, 3.16e-4, 1e-3),
+        "Weight decays that transfer_finetune chooses from; each is divided by "
+        "the learning rate, as in the paper.",
+        group=EVALUATION,
+        run=False,
+        type=float,
+        low=0,
     )
 
     strategy: str = setting(
@@ -631,9 +828,13 @@ class Config:
                 f"--epochs={self.epochs} has no published recipe (40, 100, 300 "
                 f"and 1000 have): give {', '.join(missing)} as well."
             )
+        for name in NOT_EMPTY:
+            if not getattr(self, name):
+                raise ConfigError(f"--{name} is empty: it takes one at least.")
         self._check_encoder()
         self._check_checkpoint()
         self._check_devices()
+        self._check_variant()
         for name in ("blur", "solarize"):
             if len(getattr(self, name)) != 2:
                 raise ConfigError(
@@ -677,6 +878,32 @@ class Config:
                 f"--deepmind_checkpoint={path} goes with --mode=convert, not "
                 f"{self.mode}."
             )
+
+    def _check_variant(self) -> None:
+        for name, needed, goes in (
+            ("tau_end", "--tau_schedule=warmup", self.tau_schedule == "warmup"),
+            (
+                "tau_warmup_steps",
+                "--tau_schedule=warmup",
+                self.tau_schedule == "warmup",
+            ),
+            (
+                "tau_schedule",
+                "--target=moving_average",
+                self.target == "moving_average",
+            ),
+            ("predictor_rate", "--predictor=mlp", self.predictor == "mlp"),
+            (
+                "temperature",
+                "--negatives_weight above 0",
+                self.negatives_weight > 0,
+            ),
+        ):
+            value = getattr(self, name)
+            if value != _default(name) and not goes:
+                raise ConfigError(
+                    f"--{name}={as_text(value)} goes with {needed} only."
+                )
 
     def _check_devices(self) -> None:
         for names, strategy in (
@@ -834,11 +1061,13 @@ def _default(name: str):
 
 def _check_limits(field: dataclasses.Field, value) -> None:
     kind = field.metadata
-    if "choices" in kind and value not in kind["choices"]:
-        raise ConfigError(
-            f"--{field.name}={value} is none of {', '.join(kind['choices'])}."
-        )
     values = value if isinstance(value, tuple) else (value,)
+    for item in values:
+        if "choices" in kind and item not in kind["choices"]:
+            raise ConfigError(
+                f"--{field.name}={item} is none of "
+                f"{', '.join(kind['choices'])}."
+            )
     for number in values:
         if number is None:
             continue

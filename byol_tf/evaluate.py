@@ -1,27 +1,64 @@
-"""The job `evaluate`: what is the representation of a frozen encoder worth?"""
+"""The job `evaluate`: what is the representation of an encoder worth?
+
+With --protocols by the paper's protocols, else by a quick comparison. Each
+result is in the run folder's report as soon as it is there; what a protocol
+keeps to go on from, if it is killed, is in the folder's `protocols/`.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import re
+import shutil
+import time
 
 import keras
 import numpy as np
 
 from byol_tf import report
-from byol_tf.config import Config
-from byol_tf.data.pipeline import evaluation_batches, open_dataset
-from byol_tf.data.sources import Dataset
-from byol_tf.evaluation.features import extract, raw_pixels
-from byol_tf.evaluation.knn import NEIGHBOURS, knn_accuracy, nearest
-from byol_tf.evaluation.linear import linear_accuracy
+from byol_tf.config import Config, ConfigError
+from byol_tf.data.pipeline import open_dataset
+from byol_tf.data.skipped import Skipped
+from byol_tf.data.sources import Dataset, Source
+from byol_tf.data.splits import held_out, joined, labels_of, subset
+from byol_tf.data.transfer_sets import (
+    TRANSFER_SETS,
+    TransferSplits,
+    open_transfer_set,
+)
+from byol_tf.evaluation import paper
+from byol_tf.evaluation.comparison import compare
+from byol_tf.evaluation.kept_results import KeptResults, folder_for
+from byol_tf.evaluation.protocols import PROTOCOLS
+from byol_tf.evaluation.task import Task
 from byol_tf.model.build import load_encoder
 from byol_tf.training.run_folder import encoder_path, open_results_folder
 
-# Rows and columns of the picture of nearest neighbours.
-_QUERIES, _NEAREST = 10, 6
+# The paper's validation split of ImageNet has so many images (appendix C.1).
+MOST_VALIDATION_IMAGES = 10_009
+
+
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """Images to measure on.
+
+    Attributes:
+      name: as the flags have it.
+      splits: they.
+      training: its train and validation together.
+      skipped: images of it that cannot be used.
+      fingerprint: what else decides which images they are, as JSON has it.
+    """
+
+    name: str
+    splits: TransferSplits
+    training: Source
+    skipped: Skipped
+    fingerprint: object
 
 
 def run(config: Config) -> Config:
     """Evaluates an encoder, and writes the result into the run folder's report.
-
-    Beside it stand the same network with its random initialisation, and the
-    images' raw pixels.
 
     Returns:
       The settings, with those that the data decides.
@@ -30,6 +67,8 @@ def run(config: Config) -> Config:
       ConfigError: if there is no encoder, or the settings cannot work.
     """
     path = encoder_path(config)
+    if config.protocols:
+        return _run_protocols(config, path)
     dataset, config = open_dataset(config)
     encoder = load_encoder(path)
     folder = open_results_folder(config)
@@ -37,110 +76,225 @@ def run(config: Config) -> Config:
         skipped = f"{config.dataset} has no held-out images with labels."
         report.update(folder, evaluation={"skipped": skipped})
         return config
-
     dataset.skipped.keep_in(folder / "skipped.txt")
-    keras.utils.set_random_seed(config.seed)
-    random_init = type(encoder).from_config(encoder.get_config())
-
-    def batches_of(source, numbers=None):
-        return evaluation_batches(
-            source, config.image_size, config.eval_crop, numbers
-        )
-
-    learned, splits, labelled = [], [], []
-    for name, source in (("train", dataset.train), ("test", dataset.test)):
-        features, labels = extract(
-            encoder, batches_of(source), f"features, {name}"
-        )
-        dataset.skipped.check()
-        numbers = np.flatnonzero(labels >= 0)
-        learned += [features[numbers], labels[numbers]]
-        labelled.append(numbers)
-        splits.append(batches_of(source, numbers))
-    skipped = None
-    if not all(map(len, labelled)):
-        skipped = f"{config.dataset} has no images with labels in both splits."
-    elif not all(np.isfinite(features).all() for features in learned[::2]):
-        skipped = "The encoder's features are not finite."
-    elif not np.isin(learned[3], learned[1]).all():
-        skipped = (
-            f"{config.dataset} has test images of classes that no training "
-            "image is of."
-        )
-    if skipped:
-        report.update(folder, evaluation={"skipped": skipped})
-        return config
-    _draw_neighbours(
-        config, dataset, learned, labelled, folder / "plots/neighbours.png"
-    )
-
-    def random_features():
-        return [
-            array
-            for name, batches in zip(("train", "test"), splits)
-            for array in extract(
-                random_init, batches, f"random encoder, {name}"
-            )
-        ]
-
-    baselines = {
-        "random_init": _accuracies(*random_features()),
-        "raw_pixels": _accuracies(
-            *(array for batches in splits for array in raw_pixels(batches))
-        ),
-    }
-    evaluation = _accuracies(*learned) | {
-        "dataset": config.dataset,
-        "baselines": baselines,
-        "neighbours": min(NEIGHBOURS, len(labelled[0])),
-        "train_images": len(labelled[0]),
-        "test_images": len(labelled[1]),
-    }
+    evaluation = compare(config, dataset, encoder, folder)
     report.update(folder, evaluation=evaluation)
-    print(report.evaluation_text(evaluation))
+    if "skipped" not in evaluation:
+        print(report.evaluation_text(evaluation))
     return config
 
 
-def _accuracies(features, labels, test_features, test_labels) -> dict:
-    arrays = (features, labels, test_features, test_labels)
+def _run_protocols(config: Config, path: pathlib.Path) -> Config:
+    """Each of --protocols on each of its data sets, one after the other."""
+    own, sets = None, config.transfer_sets
+    if sets == ("all",):
+        sets = tuple(TRANSFER_SETS)
+    if not sets or not all(PROTOCOLS[p].is_transfer for p in config.protocols):
+        own, config = _own_data(config)
+    else:
+        config = config.resolved(
+            image_size=config.image_size or 224,
+            eval_crop=config.eval_crop or 0.875,
+        )
+    encoder = load_encoder(path)
+    if not encoder.weights:
+        raise ConfigError(f"--encoder: {path} holds a model without weights.")
+    folder = open_results_folder(config)
+    if not config.resume:
+        shutil.rmtree(folder / "protocols", ignore_errors=True)
+    for protocol in config.protocols:
+        if not (sets and PROTOCOLS[protocol].is_transfer):
+            _run_protocol(protocol, own, config, encoder, path, folder)
+            continue
+        for name in sets:
+            data = _transfer_data(name, config)
+            _run_protocol(protocol, data, config, encoder, path, folder)
+    return config
+
+
+def _run_protocol(
+    protocol: str,
+    data: _Data,
+    config: Config,
+    encoder: keras.Model,
+    path: pathlib.Path,
+    folder: pathlib.Path,
+) -> None:
+    """Measures, or takes what was kept, and adds it to the report."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    of = {
+        "encoder": digest,
+        "data": data.fingerprint,
+        **{
+            name: getattr(config, name)
+            for name in (
+                "image_size",
+                "eval_crop",
+                "upscale_small_images",
+                "seed",
+                "validation_fraction",
+            )
+        },
+    }
+    settings = {
+        name: getattr(config, name) for name in PROTOCOLS[protocol].settings
+    }
+    place = folder / "protocols" / re.sub(r"[^\w.=-]+", "_", data.name)
+    work = folder_for(place / protocol, of | settings)
+    kept = KeptResults(work / "results.json")
+    splits = data.splits
+    data.skipped.keep_in(folder / "skipped.txt")
+
+    def measure():
+        start = time.monotonic()
+        task = Task(
+            encoder,
+            splits.train,
+            splits.validation,
+            data.training,
+            splits.test,
+            splits.class_names,
+            splits.metric,
+            config,
+            data.skipped,
+            folder_for(place / "features", of),
+            work,
+            kept,
+        )
+        rows = []
+        for row in PROTOCOLS[protocol].rows(task):
+            rows.append(_as_json(protocol, data.name, row))
+            data.skipped.check()
+        return {
+            "protocol": protocol,
+            "data": data.name,
+            "encoder": digest,
+            "rows": rows,
+            "differs": paper.differences(
+                protocol, config, _pretraining(path), encoder, data.name
+            ),
+            "notes": list(splits.notes),
+            "images": {
+                "train": splits.train.size,
+                "validation": splits.validation.size,
+                "test": splits.test.size,
+            },
+            "seed": config.seed,
+            "settings": settings,
+            "seconds": time.monotonic() - start,
+        }
+
+    try:
+        result = kept.once("result", measure)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(
+            f"--protocols={protocol}, {data.name}: {error}"
+        ) from error
+    report.add_protocol(folder, result)
+    print(report.protocols_text([result]))
+
+
+def _as_json(protocol, data_name, row) -> dict:
+    known = paper.published(protocol, row.name, row.metric, data_name)
+    figure, of = known or (None, None)
     return {
-        "knn_top1": knn_accuracy(*arrays, k=min(NEIGHBOURS, len(features))),
-        "linear_top1": linear_accuracy(*arrays),
+        "name": row.name,
+        "metric": row.metric,
+        **row.estimate._asdict(),
+        "chosen": row.chosen,
+        "paper": figure,
+        "paper_data": of,
     }
 
 
-def _draw_neighbours(
-    config: Config, dataset: Dataset, learned, labelled, path
-) -> None:
-    """The first test image of each class, and those most like it.
+def _pretraining(path: pathlib.Path) -> Config | None:
+    """The settings of the run that an encoder is of, if they lie beside it."""
+    try:
+        return Config.load(path.parent / "config.json")
+    except (OSError, ConfigError):
+        return None
 
-    Args:
-      config: of the run.
-      dataset: of the images.
-      learned: features and labels, of training and test images.
-      labelled: which images these are, by number.
-      path: of the picture.
-    """
-    features, _, test_features, test_labels = learned
-    _, firsts = np.unique(test_labels, return_index=True)
-    queries = firsts[:_QUERIES]
-    count = min(_NEAREST, len(features))
-    numbers, _ = nearest(features, test_features[queries], count)
-    train_numbers, test_numbers = labelled
 
-    def named(source, chosen):
-        batches = evaluation_batches(
-            source, config.image_size, config.eval_crop, chosen
+def _own_data(config: Config) -> tuple[_Data, Config]:
+    """--dataset, its labelled images in three splits."""
+    dataset, config = open_dataset(config)
+    if dataset.test is None:
+        raise ConfigError(
+            f"--protocols needs held-out images with labels, and --dataset="
+            f"{config.dataset} has none."
         )
-        return [
-            (image, dataset.class_names[label])
-            for images, labels in batches.as_numpy_iterator()
-            for image, label in zip(images, labels)
-        ]
-
-    found = iter(named(dataset.train, train_numbers[numbers.flatten()]))
-    report.draw_neighbours(
-        named(dataset.test, test_numbers[queries]),
-        [[next(found) for _ in row] for row in numbers],
-        path,
+    training, test = _labelled(dataset.train), _labelled(dataset.test)
+    if not training.size or not test.size:
+        raise ConfigError(
+            f"--protocols needs labels, and --dataset={config.dataset} has "
+            f"{training.size} training and {test.size} test images with one."
+        )
+    labels = labels_of(training)
+    _check_classes(dataset, labels, labels_of(test), config)
+    fraction = min(
+        config.validation_fraction, MOST_VALIDATION_IMAGES / len(labels)
     )
+    chosen, _ = held_out(labels, fraction, config.seed)
+    splits = TransferSplits(
+        subset(training, np.flatnonzero(~chosen)),
+        subset(training, np.flatnonzero(chosen)),
+        test,
+        dataset.class_names,
+        "top1",
+        dataset.notes,
+    )
+    fingerprint = [
+        config.dataset,
+        dataset.fingerprint,
+        config.train_split,
+        config.test_split,
+        config.tfrecord_test,
+    ]
+    return (
+        _Data(config.dataset, splits, training, dataset.skipped, fingerprint),
+        config,
+    )
+
+
+def _labelled(source: Source) -> Source:
+    labels = labels_of(source)
+    if (labels >= 0).all():
+        return source
+    return subset(source, np.flatnonzero(labels >= 0))
+
+
+def _check_classes(
+    dataset: Dataset, labels: np.ndarray, test_labels: np.ndarray, config
+) -> None:
+    """Raises ConfigError for classes that one cannot choose or test on."""
+    names = dataset.class_names
+    unknown = np.setdiff1d(test_labels, labels)
+    if len(unknown):
+        raise ConfigError(
+            f"--dataset={config.dataset} has test images of class "
+            f"{names[unknown[0]]!r}, of which it has no training image; give "
+            "both splits the same classes."
+        )
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) < 2:
+        raise ConfigError(
+            f"--dataset={config.dataset} has images of {len(classes)} class; "
+            "a protocol needs two at least."
+        )
+    if counts.min() < 2:
+        raise ConfigError(
+            f"--dataset={config.dataset} has one training image of class "
+            f"{names[classes[counts.argmin()]]!r}; to choose hyperparameters "
+            "two are needed at least, add images or leave the class out."
+        )
+
+
+def _transfer_data(name: str, config: Config) -> _Data:
+    """One of --transfer_sets."""
+    skipped = Skipped(config.max_corrupt_fraction)
+    splits = open_transfer_set(name, config, skipped)
+    training = joined(splits.train, splits.validation)
+    sizes = [splits.train.size, splits.validation.size, splits.test.size]
+    return _Data(name, splits, training, skipped, [name, sizes])

@@ -17,6 +17,7 @@ from byol_tf.config import Config, ConfigError
 from byol_tf.data.pipeline import open_dataset, training_batches
 from byol_tf.data.service import check_service
 from byol_tf.data.sources import Dataset
+from byol_tf.model.batch_free import calibrate
 from byol_tf.model.build import build_byol, recipes
 from byol_tf.model.byol import BYOL
 from byol_tf.training.checkpoints import Checkpoints
@@ -35,6 +36,8 @@ from byol_tf.training.strategy import (
     restored_by_all,
 )
 
+# Images for the data-dependent initialisation of --normalization=calibrated.
+_CALIBRATION_IMAGES = 512
 # The last row's figures that the report has on collapse.
 _FIGURES = (
     "projection_std",
@@ -116,6 +119,8 @@ def _train(
     first_step = restored_by_all(checkpoints, cluster, strategy)
     if first_step >= total_steps:
         return
+    if first_step == 0 and config.normalization == "calibrated":
+        _calibrate(config, model, dataset)
 
     def batches(worker: int, workers: int) -> tf.data.Dataset:
         return training_batches(
@@ -165,6 +170,22 @@ def _train(
     finally:
         for log in logs:
             log.close()
+
+
+def _calibrate(config: Config, model: BYOL, dataset: Dataset) -> None:
+    """Both networks, on views of the first images; alike on all machines."""
+    batches = training_batches(
+        dataset.train,
+        config.batch_size,
+        config.image_size,
+        config.seed,
+        recipes(config),
+        parallel_calls=config.parallel_calls,
+    )
+    images, _ = next(iter(batches))
+    view1, _ = model.two_views(images[:_CALIBRATION_IMAGES])
+    for network in (model.online, model.target):
+        calibrate(network, view1)
 
 
 def _run_log(
@@ -219,6 +240,7 @@ def _report(
             "seconds": seconds,
             "images_per_second": images / seconds,
             "final_loss": last["repr_loss"],
+            "negatives_weight": config.negatives_weight,
             "skipped_images": len(dataset.skipped),
         },
         collapse={

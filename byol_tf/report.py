@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import re
 
 import matplotlib
 import numpy as np
@@ -25,6 +26,28 @@ def update(run_dir: pathlib.Path, **sections: dict) -> None:
     report |= sections
     _write(path, json.dumps(report, indent=2) + "\n")
     _write(run_dir / "report.md", _markdown(run_dir, report))
+
+
+def add_protocol(run_dir: pathlib.Path, result: dict) -> None:
+    """Puts the result of a protocol into the report, in place of one like it.
+
+    Results of another encoder are dropped.
+
+    Args:
+      run_dir: of the report.
+      result: `protocol`, `data`, `encoder`, `rows` and so on, see
+        `protocols_text`.
+    """
+    path = run_dir / "report.json"
+    report = json.loads(path.read_text()) if path.exists() else {}
+    others = [
+        other
+        for other in report.get("protocols", [])
+        if other["encoder"] == result["encoder"]
+        and (other["protocol"], other["data"])
+        != (result["protocol"], result["data"])
+    ]
+    update(run_dir, protocols=[*others, result])
 
 
 def _write(path: pathlib.Path, text: str) -> None:
@@ -208,6 +231,8 @@ def _markdown(run_dir: pathlib.Path, report: dict) -> str:
         parts.append(_pretrain_text(report["pretrain"], report["collapse"]))
     if "evaluation" in report:
         parts.append(evaluation_text(report["evaluation"]))
+    if "protocols" in report:
+        parts.append(protocols_text(report["protocols"]))
     if "export" in report:
         parts.append(_export_text(report["export"]))
     for title, names in (
@@ -239,7 +264,9 @@ def _pretrain_text(pretrain: dict, collapse: dict) -> str:
                 ["seconds of training", f"{pretrain['seconds']:.0f}"],
                 ["images per second", f"{pretrain['images_per_second']:.0f}"],
                 [
-                    "final BYOL loss (0 to 8)",
+                    "final loss with negatives"
+                    if pretrain.get("negatives_weight")
+                    else "final BYOL loss (0 to 8)",
                     _number(pretrain["final_loss"], ".3f"),
                 ],
                 [
@@ -318,8 +345,8 @@ def evaluation_text(evaluation: dict) -> str:
     baselines = evaluation["baselines"]
     rows = [
         ("**learned encoder**", evaluation),
-        ("the same encoder, not trained", baselines["random_init"]),
-        ("raw pixels", baselines["raw_pixels"]),
+        ("the same encoder, not trained", baselines.get("random_init")),
+        ("raw pixels", baselines.get("raw_pixels")),
     ]
     return (
         "## Evaluation of the frozen encoder\n\n"
@@ -332,6 +359,7 @@ def evaluation_text(evaluation: dict) -> str:
                     f"{100 * row['linear_top1']:.1f}",
                 ]
                 for name, row in rows
+                if row
             ],
         )
         + f"\n{evaluation['dataset']}: "
@@ -340,6 +368,88 @@ def evaluation_text(evaluation: dict) -> str:
         f"{evaluation['neighbours']} neighbours, weighted votes. Linear: "
         "logistic regression on standardised features, its l2 penalty chosen "
         "on a tenth of the training images.\n"
+    )
+
+
+_METRICS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_per_class": "mean of the classes",
+    "voc_map": "mAP, 11 points",
+}
+
+
+def protocols_text(results: list[dict]) -> str:
+    """The section `protocols` in Markdown.
+
+    Args:
+      results: of protocols, each with `protocol`, `data`, `rows` (with `name`,
+        `metric`, `value`, `low`, `high` in [0, 1], `chosen`, and `paper` in %
+        or None), `differs`, `notes`, `images`, `seed` and `seconds`.
+    """
+    # What all of them differ in is said once.
+    differ = [dict.fromkeys(result["differs"]) for result in results]
+    common = [x for x in differ[0] if all(x in others for others in differ)]
+    rows, remarks = [], []
+    for number, result in enumerate(results, start=1):
+        for row in result["rows"]:
+            paper = "none"
+            if row["paper"] is not None:
+                paper = f"{row['paper']:.1f} ({row['paper_data']})"
+            rows.append(
+                [
+                    f"{result['protocol']} [{number}]",
+                    re.sub(r":.*/", ":…/", result["data"]),
+                    row["name"],
+                    _METRICS[row["metric"]],
+                    f"**{100 * row['value']:.1f}**",
+                    f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
+                    paper,
+                ]
+            )
+        remarks.append(f"{number}. {_protocol_remark(result, common)}")
+    text = (
+        "## Protocols\n\n"
+        + _table(
+            ["protocol", "data", "", "metric", "%", "95 %", "the paper's"],
+            rows,
+        )
+        + "\nThe paper's figures are a ResNet-50's, pretrained on ImageNet for "
+        "1000 epochs."
+    )
+    if common:
+        text += f" Not as in the paper here: {'; '.join(common)}."
+    return text + "\n\n" + "\n".join(remarks) + "\n"
+
+
+def _protocol_remark(result: dict, common: list[str]) -> str:
+    """How one result came about, and in what else it is not the paper's."""
+    images = result["images"]
+    text = (
+        f"{images['train']:,} training, {images['validation']:,} validation "
+        f"and {images['test']:,} test images; seed {result['seed']}; "
+        f"{result['seconds']:.0f} s."
+    )
+    chosen = {
+        f"{row['name']}: {_chosen_text(row['chosen'])}": None
+        for row in result["rows"]
+        if row["chosen"]
+    }
+    if chosen:
+        text += f" Chosen: {'; '.join(chosen)}."
+    differs = [x for x in result["differs"] if x not in common]
+    if differs:
+        text += f" Not as in the paper: {'; '.join(differs)}."
+    for note in result["notes"]:
+        text += f" {note[0].upper()}{note[1:]}"
+    return text
+
+
+def _chosen_text(chosen: dict) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:g}"
+        for name, value in chosen.items()
+        if name != "validation"
     )
 
 

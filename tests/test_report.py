@@ -75,6 +75,19 @@ def test_sections_accumulate(tmp_path):
     assert "Healthy: no collapse" in text
 
 
+def test_without_baselines_and_with_negatives(tmp_path):
+    report.update(
+        tmp_path,
+        pretrain=PRETRAIN | {"negatives_weight": 1.0},
+        collapse=collapse(),
+        evaluation=EVALUATION | {"baselines": {}},
+    )
+    text = (tmp_path / "report.md").read_text()
+    assert "final loss with negatives | 0.500" in text
+    assert "| **learned encoder** | 81.2 | 85.3 |" in text
+    assert "not trained" not in text and "raw pixels" not in text
+
+
 def test_neighbours_of_a_single_class(tmp_path):
     image = (np.random.rand(12, 12, 3), "shoe")
     report.draw_neighbours([image], [[image, image]], tmp_path / "one.png")
@@ -134,3 +147,60 @@ def test_without_labels_there_is_no_accuracy_to_plot(tmp_path):
     assert not (tmp_path / "plots/knn.png").exists()
     report.update(tmp_path, evaluation={"skipped": "No labels."})
     assert "No labels." in (tmp_path / "report.md").read_text()
+
+
+def protocol(name, value, *differs, paper=None, data="bundled", **changes):
+    row = {
+        "name": "k = 1",
+        "metric": "top1",
+        "value": value,
+        "low": value - 0.02,
+        "high": value + 0.02,
+        "chosen": {"rate": 0.05, "validation": {"0.05": 0.5}},
+        "paper": paper,
+        "paper_data": "ImageNet",
+    }
+    return {
+        "protocol": name,
+        "data": data,
+        "encoder": "one",
+        "rows": [row],
+        "differs": list(differs),
+        "notes": ["validation is drawn."],
+        "images": {"train": 9000, "validation": 1000, "test": 2000},
+        "seed": 3,
+        "seconds": 61.2,
+        **changes,
+    }
+
+
+def test_protocols_stand_beside_the_papers_figures(tmp_path):
+    first = protocol("knn", 0.81, "data: bundled", "images of 28 pixels")
+    report.add_protocol(tmp_path, first)
+    report.add_protocol(
+        tmp_path,
+        protocol("linear", 0.8349, "data: bundled", "2 epochs", paper=74.3),
+    )
+    text = (tmp_path / "report.md").read_text()
+    assert "| knn [1] | bundled | k = 1 | top-1 | **81.0** |" in text
+    assert "| **83.5** | 81.5 to 85.5 | 74.3 (ImageNet) |" in text
+    assert "Not as in the paper here: data: bundled.\n" in text
+    assert "61 s. Chosen: k = 1: rate 0.05. Not as in the paper: 2 ep" in text
+    assert "9,000 training, 1,000 validation and 2,000 test images" in text
+    assert "Validation is drawn." in text
+
+    report.add_protocol(tmp_path, first | {"seed": 4})  # In its place.
+    results = json.loads((tmp_path / "report.json").read_text())["protocols"]
+    assert [(r["protocol"], r["seed"]) for r in results] == [
+        ("linear", 3),
+        ("knn", 4),
+    ]
+    report.add_protocol(tmp_path, protocol("knn", 0.5, encoder="another"))
+    results = json.loads((tmp_path / "report.json").read_text())["protocols"]
+    assert len(results) == 1
+
+
+def test_a_long_path_is_cut_in_the_table(tmp_path):
+    result = protocol("knn", 0.5, data="folder:/a/long/path/photos")
+    text = report.protocols_text([result])
+    assert "| folder:…/photos |" in text

@@ -32,6 +32,7 @@ import tensorflow as tf
 
 from byol_tf import augment
 from byol_tf.benchmarks import peers
+from byol_tf.benchmarks.machine import processor
 from byol_tf.config import Config
 from byol_tf.data.folders import open_folder
 from byol_tf.data.pipeline import training_batches
@@ -67,12 +68,8 @@ def main() -> None:
 
 def environment() -> dict:
     """What the figures depend on."""
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    names = [
-        line.split(":")[1].strip() for line in lines if "model name" in line
-    ]
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": processor(),
         "cores_used": 1,
         "python": platform.python_version(),
         "tensorflow": tf.__version__,

@@ -5,12 +5,8 @@ import pathlib
 import numpy as np
 
 from byol_tf.config import ConfigError
-from byol_tf.data.sources import (
-    UNLABELLED,
-    ArraySource,
-    Dataset,
-    held_out,
-)
+from byol_tf.data.sources import UNLABELLED, ArraySource, Dataset
+from byol_tf.data.splits import held_out, subset
 
 # Names under which images and labels are looked for; the first that is there.
 TRAIN = (("train_images", "train_labels"), ("x_train", "y_train"))
@@ -43,15 +39,18 @@ def open_npz(path: str) -> Dataset:
         )
     source = _source(arrays, *train, flag)
     test = next((pair for pair in TEST if set(pair) <= set(arrays)), None)
+    notes = ()
     if test:
         test_source = _source(arrays, *test, flag)
     else:
-        chosen = held_out(source.labels)
-        test_source = source.of(chosen) if chosen.any() else None
-        source = source.of(~chosen)
+        chosen, notes = held_out(source.labels)
+        test_source = None
+        if chosen.any():
+            test_source = subset(source, np.flatnonzero(chosen))
+        source = subset(source, np.flatnonzero(~chosen))
     highest = max(s.labels.max() for s in (source, test_source) if s)
     classes = tuple(map(str, range(highest + 1)))
-    return Dataset(source, test_source, classes)
+    return Dataset(source, test_source, classes, notes=notes)
 
 
 def _read(path: pathlib.Path, flag: str) -> dict[str, np.ndarray]:

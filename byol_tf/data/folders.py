@@ -26,8 +26,8 @@ from byol_tf.data.sources import (
     Dataset,
     EncodedSource,
     Source,
-    held_out,
 )
+from byol_tf.data.splits import held_out
 
 TEST_FOLDERS = ("test", "val", "validation")
 
@@ -57,9 +57,10 @@ def open_folder(path: str, config: Config, skipped: Skipped) -> Dataset:
         )
     if not tests and _is_split(root):
         root /= "train"
+    notes = ()
     if not _is_split(root):
         images = _list_images(root, config, skipped)
-        test = held_out(images.labels)
+        test, notes = held_out(images.labels, class_names=images.class_names)
         test_source = None
         if test.any():
             test_source = _open_files(images.of(test), config, skipped)
@@ -82,8 +83,40 @@ def open_folder(path: str, config: Config, skipped: Skipped) -> Dataset:
         images.class_names,
         skipped,
         fingerprint=train.fingerprint(),
-        notes=images.notes + _note_of(root, beside),
+        notes=images.notes + notes + _note_of(root, beside),
     )
+
+
+def open_labelled_folder(
+    root: pathlib.Path,
+    config: Config,
+    skipped: Skipped,
+    known_classes: tuple[str, ...] = (),
+) -> tuple[Source, tuple[str, ...]]:
+    """All images below a folder, whose sub-folders are their classes.
+
+    Args:
+      root: the folder.
+      config: settings of the data.
+      skipped: where images are noted that cannot be used.
+      known_classes: of the labels, if they are known; there may be no others.
+
+    Returns:
+      The images, and the names of their classes.
+
+    Raises:
+      ConfigError: if there is no such folder, no image in it, or are no
+        classes.
+    """
+    if not root.is_dir():
+        raise ConfigError(f"{root} {_what_it_is(root)}")
+    images = _list_images(root, config, skipped, known_classes)
+    if not images.class_names:
+        raise ConfigError(
+            f"{root} has no sub-folders for its classes; make {root}/CLASS/ "
+            "for each, and put its images there."
+        )
+    return _open_files(images, config, skipped), images.class_names
 
 
 def _folders_beside_splits(root: pathlib.Path) -> list[str]:
@@ -244,6 +277,7 @@ def _open_files(images: _Images, config: Config, skipped: Skipped) -> Source:
         smallest=int(shapes.min()) if len(shapes) else None,
         skipped=skipped,
         shape=tuple(map(int, shapes[0])) if alike else None,
+        labels=images.labels,
     )
     for number in np.flatnonzero(images.shapes[:, 0] == NO_IMAGE):
         source.note(number)

@@ -86,12 +86,13 @@ def load_or_mark(
 ) -> tf.data.Dataset:
     """Loads images in order; a damaged one is black and labelled DAMAGED.
 
-    Where `load` leaves a side open, that of a damaged one is 0.
+    Where `load` leaves a side open, that of a damaged one is 0. A label of
+    several places is DAMAGED in each.
 
     Args:
       source: of the images; those that failed are noted in its `skipped`.
       numbers: a dataset of numbers of images.
-      load: number -> (image, int32 label), in a graph.
+      load: number -> (image, int32 label of known shape), in a graph.
       parallel_calls: how many are loaded at once.
     """
 
@@ -102,12 +103,12 @@ def load_or_mark(
     def one(number):
         attempt = tf.data.Dataset.from_tensors(number)
         loaded = attempt.map(load)
-        image, _ = loaded.element_spec
+        image, label = loaded.element_spec
 
         def mark(number):
             tf.numpy_function(note, [number], tf.int64)
             shape = [side or 0 for side in image.shape]
-            return tf.zeros(shape, image.dtype), DAMAGED
+            return tf.zeros(shape, image.dtype), tf.fill(label.shape, DAMAGED)
 
         return loaded.ignore_errors().concatenate(attempt.map(mark)).take(1)
 
@@ -138,14 +139,15 @@ def in_memory(
         encoded, label = source.read(number)
         return images.decode(encoded), label
 
-    decoded = np.empty((source.size, *shape, 3), np.uint8)
-    labels = np.empty(source.size, np.int32)
-    count = 0
     examples = load_or_mark(
         source, tf.data.Dataset.range(source.size), load, parallel_calls
     )
+    _, spec = examples.element_spec
+    decoded = np.empty((source.size, *shape, 3), np.uint8)
+    labels = np.empty((source.size, *spec.shape), np.int32)
+    count = 0
     for image, label in examples.as_numpy_iterator():
-        if label == DAMAGED:
+        if (label == DAMAGED).all():
             continue
         if image.shape[:2] != shape:
             return dataclasses.replace(source, shape=None)

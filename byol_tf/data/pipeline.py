@@ -163,6 +163,51 @@ def training_batches(
     return examples.batch(share).prefetch(tf.data.AUTOTUNE)
 
 
+def classifier_batches(
+    source: Source,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    first_step: int = 0,
+    *,
+    parallel_calls: int | None = None,
+) -> tf.data.Dataset:
+    """The endless stream of batches that classifiers learn from.
+
+    Args:
+      source: of images, all with labels.
+      batch_size: and image_size, seed, first_step, parallel_calls: as for
+        `training_batches`.
+
+    Returns:
+      A dataset of (images, labels): float32 [batch, image_size, image_size, 3]
+      in [0, 1], a random crop of each image, flipped or not.
+    """
+    recipe = augment.CROP_AND_FLIP
+    batches = training_batches(
+        source,
+        batch_size,
+        image_size,
+        seed,
+        (recipe,),
+        first_step,
+        parallel_calls=parallel_calls,
+    )
+
+    def crop_and_flip(step, batch):
+        images, labels = batch
+        (view,) = augment.views(
+            images,
+            tf.stack([seed, tf.cast(step, tf.int32)]),
+            image_size,
+            (recipe,),
+        )
+        return view, labels
+
+    steps = batches.enumerate(first_step).map(crop_and_flip, tf.data.AUTOTUNE)
+    return steps.prefetch(tf.data.AUTOTUNE)
+
+
 def crop_draws(
     position: tf.Tensor, count: int, seed: int, views: int = 2
 ) -> tf.Tensor:
@@ -224,8 +269,8 @@ def evaluation_batches(
 
     Returns:
       A dataset of (images, labels): float32 [batch, image_size, image_size, 3]
-      in [0, 1] and int32 [batch]; an image that cannot be decoded is labelled
-      DAMAGED.
+      in [0, 1] and int32 [batch] or, of several labels an image, [batch,
+      classes]; an image that cannot be decoded is labelled DAMAGED.
     """
     if numbers is None:
         numbers = np.arange(source.size)

@@ -20,7 +20,13 @@ import tqdm
 from byol_tf.config import Config, ConfigError
 from byol_tf.data import images
 from byol_tf.data.loading import load_or_another
-from byol_tf.data.sources import DAMAGED, ArraySource, EncodedSource, Source
+from byol_tf.data.sources import (
+    DAMAGED,
+    ArraySource,
+    EncodedSource,
+    Source,
+    damaged,
+)
 
 # Seconds to wait for a batch before it is made here.
 PATIENCE = 20
@@ -93,7 +99,7 @@ def served_batches(
                     crops, labels = load_here(step, range(spec[1].shape[0]))
                 else:
                     crops, labels = batch
-                    (missing,) = np.nonzero(labels == DAMAGED)
+                    (missing,) = np.nonzero(damaged(labels))
                     if missing.size:
                         crops, labels = crops.copy(), labels.copy()
                         crops[missing], labels[missing] = load_here(
@@ -151,10 +157,11 @@ def _batches_there(draw, load, first_step: int) -> tf.data.Dataset:
 
         example = tf.data.Dataset.from_tensors((step, number, draws))
         loaded = example.map(load_there)
-        _, crops, _ = loaded.element_spec
+        _, crops, label = loaded.element_spec
 
         def mark(step, number, draws):
-            return step, tf.zeros(crops.shape, crops.dtype), DAMAGED
+            black = tf.zeros(crops.shape, crops.dtype)
+            return step, black, tf.fill(label.shape, DAMAGED)
 
         return loaded.ignore_errors().concatenate(example.map(mark)).take(1)
 

@@ -17,9 +17,6 @@ from byol_tf.data.skipped import Skipped
 # The label of an image of unknown class, and of one that cannot be decoded.
 UNLABELLED, DAMAGED = -1, -2
 
-# Without test images, one in so many is held out for evaluation.
-HELD_OUT = 10
-
 
 @dataclasses.dataclass(frozen=True)
 class ArraySource:
@@ -27,7 +24,8 @@ class ArraySource:
 
     Attributes:
       images: uint8 [n, height, width, 1 or 3].
-      labels: int32 [n], `UNLABELLED` where there is none.
+      labels: int32 [n], `UNLABELLED` where there is none; or [n, classes], see
+        `EncodedSource.read`.
     """
 
     images: np.ndarray
@@ -49,10 +47,6 @@ class ArraySource:
         digest.update(np.ascontiguousarray(self.labels))
         return digest.hexdigest()
 
-    def of(self, chosen: np.ndarray) -> "ArraySource":
-        """Some of them; `chosen` is bool [n]."""
-        return ArraySource(self.images[chosen], self.labels[chosen])
-
 
 @dataclasses.dataclass(frozen=True)
 class EncodedSource:
@@ -61,11 +55,15 @@ class EncodedSource:
     Attributes:
       size: number of images.
       read: int64 scalar tensor -> (the file's bytes, int32 label), in a graph.
+        The label is a scalar; or of several labels an image, [classes]: 1 for
+        those of the image, 0 for others, -1 where it does not count.
       name_of: number of an image -> what to call it in a message.
       smallest: the least height or width among the images that were looked at
         when the source was opened; None if that was none.
       skipped: where images are noted that cannot be used.
       shape: height and width, if all images that were looked at have the same.
+      labels: int32 [n] or [n, classes], if they are known; else None until
+        `splits.labels_of` has read them.
     """
 
     size: int
@@ -74,6 +72,7 @@ class EncodedSource:
     smallest: int | None
     skipped: Skipped
     shape: tuple[int, int] | None = None
+    labels: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
     def note(self, number: int) -> None:
         """Puts an image on the list of those that cannot be used."""
@@ -116,12 +115,6 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
 
-def held_out(labels: np.ndarray) -> np.ndarray:
-    """bool [n]: a tenth of each class, and one at least of two or more."""
-    chosen = np.zeros(len(labels), bool)
-    random = np.random.RandomState(0)
-    for label in np.unique(labels[labels != UNLABELLED]):
-        members = random.permutation(np.flatnonzero(labels == label))
-        if len(members) > 1:
-            chosen[members[: max(1, len(members) // HELD_OUT)]] = True
-    return chosen
+def damaged(labels: np.ndarray) -> np.ndarray:
+    """bool [n]: which of the labels, [n] or [n, classes], say DAMAGED."""
+    return (labels.reshape(len(labels), -1) == DAMAGED).any(axis=1)

@@ -120,6 +120,12 @@ def _layers(network: Network) -> Iterator[tuple[str, keras.layers.Layer]]:
             "Only a ResNet has names in the official release; this encoder is "
             f"a {type(encoder).__name__}."
         )
+    kinds = {encoder.normalization, network.projector.normalization}
+    if network.predictor is None or kinds != {"batch"}:
+        raise ValueError(
+            "Only a network with a predictor and BatchNorm has names in the "
+            "official release; this is a variant without."
+        )
     depth = Architecture.of_network(network).depth
     path = f"res_net{depth}/~" if depth else "tiny_res_net/~"
     yield f"{path}/initial_conv", encoder.initial_conv

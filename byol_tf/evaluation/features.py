@@ -19,6 +19,7 @@ def extract(
     batches: tf.data.Dataset,
     title: str = "",
     path: str | pathlib.Path | None = None,
+    dtype: type = np.float16,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The frozen encoder's features of all images.
 
@@ -26,19 +27,20 @@ def extract(
       encoder: float32 images [batch, height, width, 3] in [0, 1] -> features.
       batches: of (images, labels).
       title: of a progress bar; without one there is none.
-      path: of a .npy file that keeps the features, as float16, where they are
-        too many for the memory; it is there once it is whole.
+      path: of a .npy file that keeps the features, where they are too many for
+        the memory; it is there once it is whole.
+      dtype: of the features in that file: numpy's float16 or float32.
 
     Returns:
-      float32 [n, d], or with `path` the file, memory-mapped, float16 [n, d];
+      float32 [n, d], or with `path` the file, memory-mapped, `dtype` [n, d];
       and int32 [n].
 
     Raises:
-      ValueError: with `path`, if a feature is not finite in float16.
+      ValueError: with `path`, if a feature is not finite in `dtype`.
     """
     if path is None:
         return _collect(_compiled(encoder), batches, title)
-    return _keep(_compiled(encoder), batches, title, pathlib.Path(path))
+    return _keep(_compiled(encoder), batches, title, pathlib.Path(path), dtype)
 
 
 @functools.lru_cache(maxsize=4)  # Monitoring asks again and again.
@@ -73,7 +75,7 @@ def _collect(function, batches, title):
     return tuple(map(np.concatenate, zip(*outputs)))
 
 
-def _keep(function, batches, title, path):
+def _keep(function, batches, title, path, dtype):
     unfinished = path.with_name(path.name + ".part")
     labels = []
     count = 0
@@ -81,20 +83,21 @@ def _keep(function, batches, title, path):
         with open(unfinished, "wb") as file:
             for features, some_labels in _outputs(function, batches, title):
                 with np.errstate(over="ignore"):
-                    features = features.astype(np.float16)
+                    features = features.astype(dtype)
                 if not np.isfinite(features).all():
                     raise ValueError(
                         f"Features of image {count} to "
-                        f"{count + len(features) - 1} are not finite, or too "
-                        "large for float16 (65,504)."
+                        f"{count + len(features) - 1} are not finite, or more "
+                        f"than {np.dtype(dtype)} holds "
+                        f"({np.finfo(dtype).max:.5g})."
                     )
                 if not count:
-                    _write_header(file, features.shape)
+                    _write_header(file, features.shape, dtype)
                 file.write(features.tobytes())
                 labels.append(some_labels)
                 count += len(features)
             file.seek(0)
-            _write_header(file, (count, *features.shape[1:]))
+            _write_header(file, (count, *features.shape[1:]), dtype)
         os.replace(unfinished, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -103,10 +106,15 @@ def _keep(function, batches, title, path):
     return np.load(path, mmap_mode="r"), np.concatenate(labels)
 
 
-def _write_header(file, shape):
+def _write_header(file, shape, dtype):
     """Of a .npy file. It leaves room for however many rows there will be."""
     np.lib.format.write_array_header_1_0(
-        file, {"descr": "<f2", "fortran_order": False, "shape": shape}
+        file,
+        {
+            "descr": np.dtype(dtype).str,
+            "fortran_order": False,
+            "shape": shape,
+        },
     )
 
 

@@ -73,7 +73,8 @@ def fine_tuned(
       encoder: where to begin from; it stays as it is.
       num_classes: c.
       batches: of (images, int labels [batch]), augmented; `total_steps` of
-        them, or more.
+        them, or more. For several labels an image they are [batch, c]: 1, 0,
+        and below 0 where neither is to be learned.
       learning_rate: at the first step.
       total_steps: after which it is 0.
       weight_decay: l2 penalty of kernels. The paper's is divided by the
@@ -96,8 +97,7 @@ def fine_tuned(
     model = Classifier(copy, num_classes)
     schedule = WarmupCosine(learning_rate, 256, total_steps=total_steps)
     model.compile(
-        Nesterov(schedule, MOMENTUM, weight_decay),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        Nesterov(schedule, MOMENTUM, weight_decay), loss=_cross_entropy
     )
     history = model.fit(
         batches,
@@ -112,6 +112,18 @@ def fine_tuned(
             "loss that is no number; take a lower one."
         )
     return model
+
+
+def _cross_entropy(labels, logits):
+    """Of each example, [batch]; Keras hands labels over as floats."""
+    if labels.shape.rank == 1 or labels.shape[-1] != logits.shape[-1]:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(
+            tf.cast(tf.reshape(labels, [-1]), tf.int32), logits
+        )
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(
+        tf.cast(labels, logits.dtype), logits
+    )
+    return tf.reduce_sum(tf.where(labels < 0, 0.0, losses), axis=-1)
 
 
 def batch_norm_momentum_of(steps_per_epoch: float) -> float:

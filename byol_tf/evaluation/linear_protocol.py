@@ -4,7 +4,9 @@ Source: arXiv 2006.07733, section 4.1 and appendix D.1; the official
 `byol/eval_experiment.py` and `byol/configs/eval.py`.
 """
 
-from collections.abc import Iterable
+import pathlib
+import time
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
@@ -93,18 +95,24 @@ class LinearClassifiers:
         return losses
 
     def fit(
-        self, encoder, batches: Iterable, title: str = "linear"
-    ) -> np.ndarray:
-        """Takes `total_steps` steps.
+        self,
+        encoder,
+        batches_from: Callable[[int], Iterable],
+        title: str = "linear",
+        path: pathlib.Path | None = None,
+        keep_every: float = 120,
+    ) -> None:
+        """Takes the steps up to `total_steps`.
 
         Args:
           encoder: images -> features [batch, d]; it is run as for inference,
             with its moving averages.
-          batches: of (images, labels), augmented; as many as steps, or more.
+          batches_from: number of steps to leave out -> batches of (images,
+            labels), augmented; as many as steps, or more.
           title: of the progress bar.
-
-        Returns:
-          float32 [r], the losses of the last step.
+          path: of a .npz file that keeps the state, to go on from if the
+            process is killed; None for none.
+          keep_every: seconds between two states.
 
         Raises:
           ValueError: if features or a loss are not finite.
@@ -115,9 +123,19 @@ class LinearClassifiers:
             features = encoder(images, training=False)
             return self.update(tf.cast(features, tf.float32), labels)
 
-        batches = iter(batches)
-        with tqdm.trange(self._total_steps, desc=title, unit="step") as bar:
-            for _ in bar:
+        if path is not None and path.exists():
+            self._restore(path)
+        first_step = int(self._optimizer.iterations)
+        batches = iter(batches_from(first_step))
+        kept = time.monotonic()
+        with tqdm.tqdm(
+            total=self._total_steps,
+            initial=first_step,
+            desc=title,
+            unit="step",
+            leave=False,
+        ) as bar:
+            for _ in range(first_step, self._total_steps):
                 losses = step(*next(batches)).numpy()
                 if not np.isfinite(losses).all():
                     raise ValueError(
@@ -125,7 +143,25 @@ class LinearClassifiers:
                         "features are NaN or infinite, or grow without limit."
                     )
                 bar.set_postfix(loss=f"{losses.min():.3f}", refresh=False)
-        return losses
+                bar.update()
+                if path is not None and time.monotonic() > kept + keep_every:
+                    self._keep(path)
+                    kept = time.monotonic()
+        if path is not None:
+            self._keep(path)
+
+    def _keep(self, path: pathlib.Path) -> None:
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, *map(np.asarray, self._state()))
+        partial.replace(path)
+
+    def _restore(self, path: pathlib.Path) -> None:
+        with np.load(path) as arrays:
+            for variable, name in zip(self._state(), arrays.files):
+                variable.assign(arrays[name])
+
+    def _state(self) -> list[keras.Variable]:
+        return [self.kernels, self.biases, *self._optimizer.variables]
 
     def scores(self, features: np.ndarray, chosen: int) -> np.ndarray:
         """One classifier's logits, [n, c], of features [n, d]."""

@@ -19,7 +19,8 @@ curvature is nearly diagonal and known, so that L-BFGS starts from a step that
 is nearly Newton's, and from the weights of the strength before.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -111,6 +112,7 @@ def sweep(
     strengths: Sequence[float] = STRENGTHS,
     metric: str = "top1",
     title: str = "",
+    once: Callable = lambda name, compute: compute(),
 ) -> tuple[float, dict[float, float]]:
     """The strength that is best on the validation split.
 
@@ -120,6 +122,8 @@ def sweep(
       strengths: in any order; the strongest penalty is fitted first.
       metric: one of metrics.METRICS.
       title: of a progress bar; without one there is none.
+      once: (name of a figure, function that computes it) -> the figure, perhaps
+        one that was kept; see `KeptResults.once`.
 
     Returns:
       The chosen strength (the strongest of equals), and the validation figure
@@ -130,18 +134,21 @@ def sweep(
     """
     _check_same_classes(train=train, validation=validation)
     strengths = sorted(map(float, strengths), reverse=True)
+    fits = None
+
+    def measured(l2):
+        nonlocal fits
+        if fits is None:  # The stronger ones were kept.
+            fits = path(train, [s for s in strengths if s <= l2])
+        scores = next(fits).scores(validation.features)
+        return metrics.measure(metric, scores, *validation[1:])
+
     found = {}
     with tqdm.tqdm(
-        zip(strengths, path(train, strengths)),
-        title,
-        total=len(strengths),
-        unit="strength",
-        disable=not title,
-        leave=False,
+        strengths, title, unit="strength", disable=not title, leave=False
     ) as bar:
-        for l2, weights in bar:
-            scores = weights.scores(validation.features)
-            found[l2] = metrics.measure(metric, scores, *validation[1:])
+        for l2 in bar:
+            found[l2] = once(f"l2 = {l2:g}", functools.partial(measured, l2))
             bar.set_postfix({metric: f"{max(found.values()):.4f}"})
     return max(found, key=found.get), found
 
@@ -153,6 +160,7 @@ def transfer(
     metric: str = "top1",
     strengths: Sequence[float] = STRENGTHS,
     title: str = "",
+    once: Callable = lambda name, compute: compute(),
 ) -> Transfer:
     """The protocol: choose on validation, fit to both, test once.
 
@@ -161,12 +169,13 @@ def transfer(
       metric: one of metrics.METRICS.
       strengths: of the penalty.
       title: of a progress bar; without one there is none.
+      once: as for `sweep`.
 
     Raises:
       ValueError: as `fit`, and for splits whose classes differ.
     """
     _check_same_classes(train=train, validation=validation, test=test)
-    l2, found = sweep(train, validation, strengths, metric, title)
+    l2, found = sweep(train, validation, strengths, metric, title, once)
     both = _joined(train, validation)
     stronger = [s for s in sorted(found, reverse=True) if s >= l2][-4:]
     *_, weights = path(both, stronger)

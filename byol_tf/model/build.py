@@ -1,5 +1,7 @@
 """From a configuration to the encoder and the BYOL model, ready for `fit`."""
 
+import dataclasses
+import functools
 import pathlib
 
 import keras
@@ -10,6 +12,7 @@ from byol_tf.model.byol import BYOL
 from byol_tf.model.distributed_fit import sublayers
 from byol_tf.model.normalization import BatchNorm
 from byol_tf.model.resnet import ResNet
+from byol_tf.model.variants import BYOL_ITSELF, Variant, VariedBYOL
 from byol_tf.optim.lars import LARS
 from byol_tf.optim.schedules import WarmupCosine
 
@@ -27,6 +30,7 @@ def build_encoder(config: Config) -> ResNet:
         zero_init_gamma=config.zero_init_gamma,
         dtype=config.precision,
         recompute=config.recompute,
+        normalization=config.normalization,
     )
     try:
         if config.encoder_depth is not None:
@@ -72,7 +76,11 @@ def build_byol(
       steps_per_epoch: not rounded, for the length of the warm-up.
       num_classes: 0 if there are no labels.
     """
-    model = BYOL(
+    differs = variant(config)
+    method = BYOL
+    if differs != BYOL_ITSELF:
+        method = functools.partial(VariedBYOL, variant=differs)
+    model = method(
         build_encoder(config),
         config.projector_hidden,
         config.projection_size,
@@ -83,6 +91,7 @@ def build_byol(
         recipes=recipes(config),
         micro_batches=config.micro_batches,
         seed=config.seed,
+        normalization=config.normalization,
         dtype=config.precision,
     )
     if not config.cross_replica_batch_norm:
@@ -104,6 +113,12 @@ def build_byol(
     # Now, so that a checkpoint finds the optimizer's variables.
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def variant(config: Config) -> Variant:
+    """In what the configuration's method differs from BYOL."""
+    names = (field.name for field in dataclasses.fields(Variant))
+    return Variant(**{name: getattr(config, name) for name in names})
 
 
 def recipes(config: Config) -> tuple[augment.Recipe, augment.Recipe]:

@@ -45,6 +45,7 @@ class BYOL(DistributedFit):
         averages are updated by each.
       seed: of the augmentation; an image's views at step k are a function of
         seed, k and its place in the global batch.
+      normalization: of projector and predictor; the encoder has its own.
 
     `fit` takes batches of images or (images, labels). Images are uint8 in
     [0, 255] or float in [0, 1], [batch, height, width, 1 or 3]; or two crops of
@@ -68,6 +69,7 @@ class BYOL(DistributedFit):
         ),
         micro_batches: int = 1,
         seed: int = 0,
+        normalization: str = "batch",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -92,18 +94,30 @@ class BYOL(DistributedFit):
         self.recipes = tuple(recipes)
         self.micro_batches = micro_batches
         self.seed = seed
+        self.normalization = normalization
 
-        heads = (projector_hidden, projection_size, num_classes)
-        dtype = self.dtype_policy
-        self.online = Network(encoder, *heads, name="online", dtype=dtype)
+        self.online = self.network(encoder, "online")
         twin = type(encoder).from_config(encoder.get_config())
-        self.target = Network(twin, *heads, name="target", dtype=dtype)
+        self.target = self.network(twin, "target")
         # Not `target.trainable = False`: that would put an encoder's Keras
         # BatchNormalization in inference mode, and the target normalises by
         # batch statistics.
         for parameter in self.target.trainable_variables:
             parameter.trainable = False
         self.built = True
+
+    def network(self, encoder: keras.Model, name: str, **options) -> Network:
+        """The online or the target network on its encoder."""
+        return Network(
+            encoder,
+            self.projector_hidden,
+            self.projection_size,
+            self.num_classes,
+            self.normalization,
+            name=name,
+            dtype=self.dtype_policy,
+            **options,
+        )
 
     @property
     def encoder(self) -> keras.Model:
@@ -186,12 +200,11 @@ class BYOL(DistributedFit):
         # theta <- optimizer(theta, gradient, learning rate).
         step = tf.convert_to_tensor(self.optimizer.iterations)
         learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        tau = cosine_tau(step, self.tau_base, self.total_steps)
-        tau = tf.cast(tau, self.variable_dtype)
+        tau = tf.cast(self.tau(step), self.variable_dtype)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             gradients, overflowed = agree_on_overflow(gradients)
             tau = tf.where(overflowed, tf.ones_like(tau), tau)
-        self.optimizer.apply(gradients, self.online.trainable_variables)
+        self.step_along(gradients)
         # A step that float16 makes void is one as well: batches are counted.
         self.optimizer.iterations.assign(step + 1)
 
@@ -201,6 +214,14 @@ class BYOL(DistributedFit):
                 target.assign(tau * target + (1 - tau) * online)
 
         return figures | {"tau": tau, "learning_rate": learning_rate}
+
+    def tau(self, step):
+        """The target's decay rate at a step (section 3.3)."""
+        return cosine_tau(step, self.tau_base, self.total_steps)
+
+    def step_along(self, gradients) -> None:
+        """Lets the optimizer change the online network."""
+        self.optimizer.apply(gradients, self.online.trainable_variables)
 
     def _in_micro_batches(self, view1, view2, labels):
         """`loss_and_gradients` of the batch, part by part; their means.
@@ -253,16 +274,8 @@ class BYOL(DistributedFit):
         with tf.GradientTape() as tape:
             online1 = self.online(view1, training=True)
             online2 = self.online(view2, training=True)
-            # Equation 2, plus the same with the views exchanged.
-            repr_loss = tf.reduce_mean(
-                losses.regression_loss(
-                    online1["prediction"],
-                    tf.stop_gradient(target2["projection"]),
-                )
-                + losses.regression_loss(
-                    online2["prediction"],
-                    tf.stop_gradient(target1["projection"]),
-                )
+            repr_loss = self.representation_loss(
+                online1, online2, target1, target2
             )
             classif_loss, top1 = self._classification(online1, labels, labelled)
             loss = repr_loss + classif_loss
@@ -277,6 +290,29 @@ class BYOL(DistributedFit):
             "classif_loss": classif_loss,
             "top1_accuracy": top1,
         }, gradients
+
+    def representation_loss(self, online1, online2, target1, target2):
+        """Equation 2, plus the same with the views exchanged.
+
+        Args:
+          online1: what the online network makes of view 1, see `Network`.
+          online2: of view 2.
+          target1: what the target network makes of view 1.
+          target2: of view 2.
+
+        Returns:
+          A scalar in [0, 8], the mean over images.
+        """
+        return tf.reduce_mean(
+            losses.regression_loss(
+                online1["prediction"],
+                tf.stop_gradient(target2["projection"]),
+            )
+            + losses.regression_loss(
+                online2["prediction"],
+                tf.stop_gradient(target1["projection"]),
+            )
+        )
 
     def _classification(self, outputs, labels, labelled):
         """The classifier's loss and accuracy; zeros without labels."""
@@ -308,6 +344,7 @@ class BYOL(DistributedFit):
             "micro_batches": self.micro_batches,
             "recipes": [dataclasses.asdict(r) for r in self.recipes],
             "seed": self.seed,
+            "normalization": self.normalization,
         }
 
     @classmethod

@@ -7,8 +7,8 @@ Source: arXiv 2006.07733, section 3.1 and figure 2; the official
 import keras
 import tensorflow as tf
 
+from byol_tf.model.batch_free import normalization as normalization_layer
 from byol_tf.model.initializers import fan_in_truncated_normal
-from byol_tf.model.normalization import BatchNorm
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
@@ -18,10 +18,14 @@ class MLP(keras.layers.Layer):
     Args:
       hidden: length of the hidden layer, which has a bias.
       outputs: length of the output, which has neither bias nor BatchNorm.
+      normalization: "batch", or what `batch_free` has in BatchNorm's place.
     """
 
-    def __init__(self, hidden: int, outputs: int, **kwargs):
+    def __init__(
+        self, hidden: int, outputs: int, normalization: str = "batch", **kwargs
+    ):
         super().__init__(**kwargs)
+        self.normalization = normalization
         self.hidden = hidden
         self.outputs = outputs
         self.linear = keras.layers.Dense(
@@ -30,7 +34,9 @@ class MLP(keras.layers.Layer):
             name="linear",
             dtype=self.dtype_policy,
         )
-        self.norm = BatchNorm(name="batch_norm", dtype=self.dtype_policy)
+        self.norm = normalization_layer(
+            normalization, name="batch_norm", dtype=self.dtype_policy
+        )
         self.linear_1 = keras.layers.Dense(
             outputs,
             use_bias=False,
@@ -53,6 +59,7 @@ class MLP(keras.layers.Layer):
             **super().get_config(),
             "hidden": self.hidden,
             "outputs": self.outputs,
+            "normalization": self.normalization,
         }
 
 
@@ -68,6 +75,8 @@ class Network(keras.Model):
       projector_hidden: hidden length of projector and predictor.
       projection_size: output length of projector and predictor.
       num_classes: of the classifier; None leaves it out.
+      normalization: of projector and predictor, see `MLP`.
+      predictor: whether there is one; without it predictions are projections.
 
     Call arguments:
       images: float [batch, height, width, 3] in [0, 1].
@@ -86,22 +95,18 @@ class Network(keras.Model):
         projector_hidden: int,
         projection_size: int,
         num_classes: int | None = None,
+        normalization: str = "batch",
+        predictor: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.encoder = encoder
-        self.projector = MLP(
-            projector_hidden,
-            projection_size,
-            name="projector",
-            dtype=self.dtype_policy,
-        )
-        self.predictor = MLP(
-            projector_hidden,
-            projection_size,
-            name="predictor",
-            dtype=self.dtype_policy,
-        )
+        sizes = (projector_hidden, projection_size, normalization)
+        dtype = self.dtype_policy
+        self.projector = MLP(*sizes, name="projector", dtype=dtype)
+        self.predictor = None
+        if predictor:
+            self.predictor = MLP(*sizes, name="predictor", dtype=dtype)
         self.classifier = None
         if num_classes:
             self.classifier = keras.layers.Dense(
@@ -112,7 +117,8 @@ class Network(keras.Model):
             )
         features = (None, _feature_size(encoder))
         self.projector.build(features)
-        self.predictor.build((None, projection_size))
+        if self.predictor is not None:
+            self.predictor.build((None, projection_size))
         if self.classifier is not None:
             self.classifier.build(features)
         self.built = True
@@ -120,7 +126,9 @@ class Network(keras.Model):
     def call(self, images, training=False):
         embedding = self.encoder(images, training=training)
         projection = self.projector(embedding, training=training)
-        prediction = self.predictor(projection, training=training)
+        prediction = projection
+        if self.predictor is not None:
+            prediction = self.predictor(projection, training=training)
         outputs = {
             "embedding": embedding,
             "projection": projection,

@@ -1,7 +1,9 @@
-"""BYOL's loss on a batch of predictions.
+"""BYOL's loss on a batch of predictions, and those beside it.
 
 Source: arXiv 2006.07733, equation 2; the official `byol/utils/helpers.py`.
 """
+
+import math
 
 import tensorflow as tf
 
@@ -24,6 +26,45 @@ def regression_loss(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """
     difference = l2_normalize(prediction) - l2_normalize(target)
     return tf.reduce_sum(tf.square(difference), axis=-1)
+
+
+def repulsion_loss(
+    queries: tf.Tensor,
+    same_view: tf.Tensor,
+    other_view: tf.Tensor,
+    temperature: float,
+    first: tf.Tensor | int = 0,
+) -> tf.Tensor:
+    """InfoNCE's term of the 2N - 1 other views of a batch of N images.
+
+    With `regression_loss`, which is 2 - 2 cos, it makes InfoNCE as the paper
+    has it in section 5, times -1 and but for a constant:
+
+        2 alpha ln(sum_{j != i} exp(cos(q_i, s_j) / alpha)
+                   + sum_j exp(cos(q_i, o_j) / alpha))
+
+    Args:
+      queries: q, float [n, d].
+      same_view: s, [N, d], of the view that the queries are of; row
+        `first + i` is of query i's own image.
+      other_view: o, [N, d], of the other view.
+      temperature: alpha, above 0.
+      first: place of query 0's image among the N.
+
+    Returns:
+      [n].
+    """
+    queries = l2_normalize(queries)
+    similarities = [
+        tf.matmul(queries, l2_normalize(keys), transpose_b=True) / temperature
+        for keys in (same_view, other_view)
+    ]
+    rows, columns = tf.unstack(tf.shape(similarities[0]))
+    itself = tf.range(columns) == first + tf.range(rows)[:, None]
+    nothing = tf.constant(-math.inf, queries.dtype)
+    similarities[0] = tf.where(itself, nothing, similarities[0])
+    exponents = tf.concat(similarities, axis=1)
+    return 2 * temperature * tf.reduce_logsumexp(exponents, axis=1)
 
 
 def classification_loss(

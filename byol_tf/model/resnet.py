@@ -7,8 +7,9 @@ and dm-haiku's `ResNet.BlockV1`.
 import keras
 import tensorflow as tf
 
+from byol_tf.model.batch_free import StandardizedConv2D
+from byol_tf.model.batch_free import normalization as normalization_layer
 from byol_tf.model.initializers import fan_in_truncated_normal
-from byol_tf.model.normalization import BatchNorm
 from byol_tf.model.recompute import recomputed
 
 # Mean and standard deviation of ImageNet's training images, RGB in [0, 1].
@@ -33,9 +34,20 @@ def normalize(images: tf.Tensor) -> tf.Tensor:
     return (images - mean) / tf.constant(IMAGENET_STDDEV, images.dtype)
 
 
-def conv(filters: int, kernel_size: int, strides: int, name: str, dtype):
-    """A convolution as everywhere in the network: SAME padding, no bias."""
-    return keras.layers.Conv2D(
+def conv(
+    filters: int,
+    kernel_size: int,
+    strides: int,
+    name: str,
+    dtype,
+    normalization: str = "batch",
+):
+    """A convolution as everywhere in the network: SAME padding, no bias.
+
+    Its kernel is standardised where a group normalisation follows.
+    """
+    groups = normalization == "group"
+    return (StandardizedConv2D if groups else keras.layers.Conv2D)(
         filters,
         kernel_size,
         strides,
@@ -59,7 +71,8 @@ class ResidualBlock(keras.layers.Layer):
       projection: whether the shortcut is a 1x1 convolution and BatchNorm, or
         the identity.
       zero_init_gamma: whether the branch of a bottleneck starts at zero.
-      recompute: see `ResNet`.
+      recompute: see `ResNet`, as for the next.
+      normalization: of the activations.
     """
 
     def __init__(
@@ -70,6 +83,7 @@ class ResidualBlock(keras.layers.Layer):
         projection: bool,
         zero_init_gamma: bool = False,
         recompute: bool = False,
+        normalization: str = "batch",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -79,6 +93,7 @@ class ResidualBlock(keras.layers.Layer):
         self.projection = projection
         self.zero_init_gamma = zero_init_gamma
         self.recompute = recompute
+        self.normalization = normalization
 
         if bottleneck and channels % 4:
             raise ValueError(
@@ -89,14 +104,16 @@ class ResidualBlock(keras.layers.Layer):
             layers = ((inner, 1, 1), (inner, 3, strides), (channels, 1, 1))
         else:
             layers = ((channels, 3, strides), (channels, 3, 1))
+        as_all = dict(dtype=self.dtype_policy, normalization=normalization)
         self.convs = [
-            conv(*arguments, name=f"conv_{i}", dtype=self.dtype_policy)
+            conv(*arguments, name=f"conv_{i}", **as_all)
             for i, arguments in enumerate(layers)
         ]
         last = "zeros" if bottleneck and zero_init_gamma else "ones"
         gammas = ["ones"] * (len(layers) - 1) + [last]
         self.norms = [
-            BatchNorm(
+            normalization_layer(
+                normalization,
                 gamma_initializer=gamma,
                 name=f"batchnorm_{i}",
                 dtype=self.dtype_policy,
@@ -105,10 +122,12 @@ class ResidualBlock(keras.layers.Layer):
         ]
         if projection:
             self.shortcut_conv = conv(
-                channels, 1, strides, "shortcut_conv", self.dtype_policy
+                channels, 1, strides, "shortcut_conv", **as_all
             )
-            self.shortcut_norm = BatchNorm(
-                name="shortcut_batchnorm", dtype=self.dtype_policy
+            self.shortcut_norm = normalization_layer(
+                normalization,
+                name="shortcut_batchnorm",
+                dtype=self.dtype_policy,
             )
 
     def build(self, input_shape):
@@ -174,6 +193,7 @@ class ResidualBlock(keras.layers.Layer):
             "projection": self.projection,
             "zero_init_gamma": self.zero_init_gamma,
             "recompute": self.recompute,
+            "normalization": self.normalization,
         }
 
 
@@ -201,6 +221,9 @@ class ResNet(keras.Model):
       recompute: whether training keeps the inputs of the residual blocks only,
         and computes what is inside a second time for the gradient: less
         memory, more time, the same numbers.
+      normalization: "batch"; or, for experiments on what BatchNorm does,
+        "group" with standardised kernels, "none" or "calibrated", see
+        `batch_free`.
 
     Call arguments:
       images: float [batch, height, width, 3] in [0, 1]; a single gray channel
@@ -229,6 +252,7 @@ class ResNet(keras.Model):
         group_strides: tuple[int, ...] | None = None,
         stem_channels: int = 64,
         recompute: bool = False,
+        normalization: str = "batch",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -268,6 +292,7 @@ class ResNet(keras.Model):
         self.group_strides = tuple(group_strides)
         self.stem_channels = stem_channels
         self.recompute = recompute
+        self.normalization = normalization
 
         size, strides = (7, 2) if stem == "imagenet" else (3, 1)
         self.initial_conv = conv(
@@ -276,9 +301,10 @@ class ResNet(keras.Model):
             strides,
             "initial_conv",
             self.dtype_policy,
+            normalization,
         )
-        self.initial_norm = BatchNorm(
-            name="initial_batchnorm", dtype=self.dtype_policy
+        self.initial_norm = normalization_layer(
+            normalization, name="initial_batchnorm", dtype=self.dtype_policy
         )
         self.residual_blocks = [
             ResidualBlock(
@@ -288,6 +314,7 @@ class ResNet(keras.Model):
                 projection=b == 0,
                 zero_init_gamma=zero_init_gamma,
                 recompute=recompute,
+                normalization=normalization,
                 name=f"block_group_{g}_block_{b}",
                 dtype=self.dtype_policy,
             )
@@ -334,6 +361,7 @@ class ResNet(keras.Model):
             "group_strides": self.group_strides,
             "stem_channels": self.stem_channels,
             "recompute": self.recompute,
+            "normalization": self.normalization,
         }
         if self.depth is not None:
             config["depth"] = self.depth

@@ -34,6 +34,24 @@ def cosine_tau(step: tf.Tensor, tau_base: float, total_steps: int) -> tf.Tensor:
     return 1.0 - (1.0 - tau_base) * cosine_decay(step, total_steps)
 
 
+def warmup_tau(
+    step: tf.Tensor, tau_base: float, tau_end: float, warmup_steps: int
+) -> tf.Tensor:
+    """From `tau_base` to `tau_end` in a straight line, and constant after.
+
+    Args:
+      step: an integer scalar, 0 for the first step.
+      tau_base: its value at step 0, in [0, 1].
+      tau_end: its value from step `warmup_steps` on, in [0, 1].
+      warmup_steps: at least 1.
+
+    Returns:
+      A float64 scalar.
+    """
+    progress = tf.minimum(tf.cast(step, tf.float64) / warmup_steps, 1.0)
+    return tau_base + (tau_end - tau_base) * progress
+
+
 @keras.saving.register_keras_serializable(package="byol_tf")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up from 0, then cosine decay to 0, without restarts.

@@ -147,11 +147,28 @@ def _faults_of_the_images(seen: Observation) -> collections.abc.Iterator[Cause]:
 def _faults_of_the_networks(
     seen: Observation,
 ) -> collections.abc.Iterator[Cause]:
-    if seen.predictor_is_identity:
+    # Negatives keep projections apart without the others' help.
+    alone = seen.negatives_weight == 0
+    if seen.predictor_is_identity and alone:
         yield Cause(
             "predictor missing",
             "The predictor is missing: predictions equal projections.",
-            "Put an MLP back as model.online.predictor.",
+            "Put an MLP back as model.online.predictor, or leave out "
+            "--predictor.",
+        )
+    if seen.target_is_online and alone:
+        yield Cause(
+            "target missing",
+            "The target is the online network itself, and gradient flows "
+            "through it.",
+            "Leave out --target, or give --negatives_weight.",
+        )
+    if seen.unnormalized:
+        yield Cause(
+            "normalization missing",
+            "Layers of the online network have a scale and an offset in place "
+            "of BatchNorm.",
+            "Leave out --normalization, or give group or calibrated.",
         )
     frozen = seen.encoder_kernels > 0 and seen.trainable_kernels == 0
     if frozen:
@@ -167,6 +184,12 @@ def _faults_of_the_networks(
             "No gradient reaches the encoder: it is 0 for all its kernels.",
             "Look for a stop_gradient or a rounding in the encoder.",
         )
+    if seen.predictor_is_fixed and not frozen:
+        yield Cause(
+            "predictor fixed",
+            "The predictor does not learn.",
+            "Leave its `trainable` True, and --predictor_rate above 0.",
+        )
     for network, idle in seen.idle_batch_norms.items():
         if idle and not (frozen and network == "online"):
             yield Cause(
@@ -180,7 +203,7 @@ def _faults_of_the_networks(
 
 
 def _faults_of_the_target(seen: Observation) -> collections.abc.Iterator[Cause]:
-    if not seen.steps_since:
+    if not seen.steps_since or seen.target_is_online:
         return
     if seen.tau < LEAST_TAU or seen.target_lag == 0:
         yield Cause(

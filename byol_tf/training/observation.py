@@ -11,9 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from byol_tf.model.batch_free import Affine
 from byol_tf.model.byol import BYOL
 from byol_tf.model.distributed_fit import sublayers
 from byol_tf.model.normalization import BatchNorm
+from byol_tf.model.variants import BYOL_ITSELF
 from byol_tf.optim.lars import LARS
 
 # Images of the batch on which gradients are measured, at most.
@@ -64,6 +66,12 @@ class Observation:
       trainable_kernels, encoder_kernels: number of the encoder's kernels that
         learn, and of all.
       predictor_is_identity: whether predictions equal projections.
+      predictor_is_fixed: whether there is a predictor, and it does not learn.
+      target_is_online: whether the targets are of the online network, through
+        which gradient flows.
+      negatives_weight: of the other images of a batch, in the loss.
+      unnormalized: whether layers of the online network have a scale and an
+        offset in BatchNorm's place, and nothing more.
       views_are_equal: whether the two views are the same images.
       idle_batch_norms: for `online` and `target`, how many BatchNorm layers
         take no notice of the batch in a training step.
@@ -90,6 +98,10 @@ class Observation:
     trainable_kernels: int
     encoder_kernels: int
     predictor_is_identity: bool
+    predictor_is_fixed: bool
+    target_is_online: bool
+    negatives_weight: float
+    unnormalized: bool
     views_are_equal: bool
     idle_batch_norms: dict[str, int]
     batch_norms: dict[str, int]
@@ -129,6 +141,7 @@ class Observer:
 
     def __init__(self, model: BYOL, images: np.ndarray):
         self._model = model
+        self._variant = getattr(model, "variant", BYOL_ITSELF)
         self._images = tf.convert_to_tensor(images[:IMAGES])
         self._sizes = {
             kernel.path: max(_norm([kernel]), 1e-12)
@@ -162,6 +175,7 @@ class Observer:
         ]
         size = _norm(self._kernels(model.target))
         encoder_kernels = _kernels(model.encoder.weights)
+        predictor, variant = model.online.predictor, self._variant
         observation = Observation(
             step=step,
             steps_since=step - self._step,
@@ -176,6 +190,16 @@ class Observer:
             target_lag=_norm(behind) / max(size, 1e-12),
             encoder_kernels=len(encoder_kernels),
             trainable_kernels=sum(k.trainable for k in encoder_kernels),
+            predictor_is_fixed=predictor is not None
+            and bool(_kernels(predictor.weights))
+            and not (predictor.trainable_variables and variant.predictor_rate),
+            target_is_online=variant.target == "online",
+            negatives_weight=variant.negatives_weight,
+            unnormalized=any(
+                type(layer) is Affine
+                for part in _parts(model.online)
+                for layer in sublayers(part)
+            ),
             images_are_finite=bool(_is_finite(self._images)),
             parameters_are_finite=self.parameters_are_finite(),
             unscaled_float16=model.compute_dtype == "float16"
@@ -248,7 +272,8 @@ class Observer:
             if kernel.path in gradients
         ]
         return {
-            "predictor_is_identity": bool(
+            "predictor_is_identity": not self._variant.solves_predictor
+            and bool(
                 tf.reduce_all(online["prediction"] == online["projection"])
             ),
             "views_are_equal": bool(tf.reduce_all(view1 == view2)),
@@ -308,7 +333,8 @@ def _median(values) -> float:
 
 def _parts(online) -> tuple[keras.layers.Layer, ...]:
     """What the online network learns with, without the classifier."""
-    return online.encoder, online.projector, online.predictor
+    parts = (online.encoder, online.projector, online.predictor)
+    return tuple(part for part in parts if part is not None)
 
 
 def _batch_norms(parts) -> list:

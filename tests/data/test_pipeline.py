@@ -10,6 +10,7 @@ from conftest import save_images
 from byol_tf import augment
 from byol_tf.config import Config, ConfigError
 from byol_tf.data.pipeline import (
+    classifier_batches,
     evaluation_batches,
     example_order,
     open_dataset,
@@ -130,6 +131,35 @@ def test_files_come_as_two_crops(file_source):
     assert images.dtype == np.float32
     assert images.min() >= 0 and images.max() <= 1
     assert labels.tolist() == [-1] * 4
+
+
+@pytest.mark.parametrize("kind", ["array_source", "file_source"])
+def test_classifiers_learn_from_crops_and_flips(kind, request):
+    source = request.getfixturevalue(kind)
+
+    def batches(first_step, count):
+        stream = classifier_batches(source, 5, 12, 3, first_step)
+        return list(stream.take(count).as_numpy_iterator())
+
+    whole, rest = batches(0, 6), batches(4, 2)
+    images, _ = whole[0]
+    assert images.shape == (5, 12, 12, 3) and images.dtype == np.float32
+    assert images.min() >= 0 and images.max() <= 1
+    assert not np.array_equal(images, whole[4][0])  # The next epoch's crops.
+    for (a, b), (c, d) in zip(whole[4:], rest, strict=True):
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, d)
+
+
+def test_no_colour_of_a_crop_is_changed(array_source):
+    """Of images of one gray each, a crop and a flip are the same images."""
+    grays = np.arange(20, dtype=np.uint8)[:, None, None, None] * 12
+    source = ArraySource(np.tile(grays, [1, 6, 6, 1]), array_source.labels)
+    for images, labels in classifier_batches(source, 4, 6, 0).take(5):
+        expected = np.broadcast_to(
+            labels.numpy()[:, None, None, None] * 12 / 255, images.shape
+        )
+        np.testing.assert_allclose(images, expected, atol=1e-6)
 
 
 def test_evaluation_sees_every_image_once_in_order(array_source):

@@ -62,10 +62,31 @@ class TinyThumbnails(TinyPhotos):
     SHAPE = (20, 20, 3)
 
 
+class TinyKinds(TinyPhotos):
+    """With a coarser class and a mask, whose names come first."""
+
+    def _info(self):
+        features = {
+            "a_mask": tfds.features.Image(shape=(None, None, 1)),
+            "coarse_label": tfds.features.ClassLabel(names=["all"]),
+            **super()._info().features,
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features)
+        )
+
+    def _generate_examples(self, first, last):
+        for i, example in super()._examples(first, last):
+            mask = np.zeros((3, 3, 1), np.uint8)
+            yield i, {**example, "a_mask": mask, "coarse_label": 0}
+
+    _examples = _generate_examples
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     path = tmp_path_factory.mktemp("tfds")
-    for kind in (TinyPhotos, SecondEdition, TinyThumbnails):
+    for kind in (TinyPhotos, SecondEdition, TinyThumbnails, TinyKinds):
         kind(data_dir=path).download_and_prepare()
     return str(path)
 
@@ -94,6 +115,16 @@ def test_images_of_one_size_are_held_in_memory(data_dir):
     values = dataset.test.images[:, 0, 0, 0]
     assert sorted(values) == [12, 13, 14, 15]
     np.testing.assert_array_equal(dataset.test.labels, values % 2)
+
+
+def test_image_and_label_go_before_others_of_their_kind(data_dir):
+    dataset, _ = open_dataset(config(data_dir, dataset="tfds:tiny_kinds"))
+    assert dataset.class_names == ("no", "yes")
+    for i in range(12):
+        encoded, label = dataset.train.read(tf.constant(i, tf.int64))
+        image = tf.io.decode_image(encoded)
+        assert image.shape[-1] == 3
+        assert label == int(image[0, 0, 0]) % 2
 
 
 def test_parts_of_splits(data_dir):

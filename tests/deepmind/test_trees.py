@@ -233,6 +233,11 @@ def test_what_has_no_official_names():
     )
     with pytest.raises(ValueError, match=r"Only a ResNet.*Sequential"):
         to_haiku(byol_tf.BYOL(dense, 16, 8, total_steps=1))
+    grouped = byol_tf.BYOL(
+        model.encoder, 16, 8, total_steps=1, normalization="group"
+    )
+    with pytest.raises(ValueError, match=r"predictor and BatchNorm.*variant"):
+        to_haiku(grouped)
 
 
 def test_under_two_replicas(mirrored):

@@ -54,7 +54,7 @@ def test_each_rate_is_trained_as_if_alone():
     np.testing.assert_array_equal(start[:, 0], start[:, 1])
     identity = keras.layers.Identity()
     batches = tf.data.Dataset.from_tensor_slices((features, labels))
-    ours.fit(identity, batches.batch(BATCH))
+    ours.fit(identity, lambda first: batches.batch(BATCH).skip(first))
     for k, rate in enumerate(RATES):
         kernel, bias = by_numpy(start[:, k], rate, features, labels)
         np.testing.assert_allclose(ours.kernels[:, k], kernel, 1e-4, 1e-5)
@@ -78,7 +78,7 @@ def test_the_best_is_chosen_on_held_out_data():
     features, labels = data(2000)
     ours = classifiers(base_rates=(1e-6, 30.0), total_steps=250)
     batches = tf.data.Dataset.from_tensor_slices((features, labels))
-    ours.fit(keras.layers.Identity(), batches.batch(BATCH))
+    ours.fit(keras.layers.Identity(), lambda first: batches.batch(BATCH))
     assert ours.best(features[:500], labels[:500]) == 1
     accuracy = np.mean(ours.scores(features, 1).argmax(1) == labels)
     assert accuracy > 0.95
@@ -96,14 +96,47 @@ def test_the_encoder_is_frozen():
     images = np.random.RandomState(0).rand(BATCH, 4, 4, 3).astype(np.float32)
     batch = (images, np.arange(BATCH, dtype=np.int32) % CLASSES)
     ours = LinearClassifiers(48, CLASSES, batch_size=BATCH, total_steps=3)
-    first = ours.fit(encoder, [batch] * 3)
+    ours.fit(encoder, lambda first: [batch] * 3)
     for old, new in zip(before, encoder.weights):
         np.testing.assert_array_equal(old, new)
-    assert first.shape == (5,)
+    assert not np.allclose(ours.biases, 0)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_one_that_was_killed_goes_on(tmp_path):
+    features, labels = data()
+    path = tmp_path / "state.npz"
+    begun = []
+
+    def batches_from(first, last=STEPS):
+        begun.append(first)
+        for step in range(first, STEPS):
+            if step == last:
+                raise Killed
+            part = slice(step * BATCH, (step + 1) * BATCH)
+            yield features[part], labels[part]
+
+    identity = keras.layers.Identity()
+    whole = classifiers()
+    whole.fit(identity, batches_from)
+    with pytest.raises(Killed):
+        classifiers().fit(
+            identity, lambda k: batches_from(k, 5), path=path, keep_every=0
+        )
+    rest = classifiers(seed=7)  # What it begins with does not matter.
+    rest.fit(identity, batches_from, path=path)
+    assert begun == [0, 0, 5]
+    np.testing.assert_array_equal(rest.kernels, whole.kernels)
+    np.testing.assert_array_equal(rest.biases, whole.biases)
+    classifiers().fit(identity, batches_from, path=path)
+    assert begun == [0, 0, 5]  # It was done.
 
 
 def test_features_that_are_not_finite():
     features = np.full([BATCH, FEATURES], np.nan, np.float32)
     batch = (features, np.zeros(BATCH, np.int32))
     with pytest.raises(ValueError, match="not finite"):
-        classifiers().fit(keras.layers.Identity(), [batch] * STEPS)
+        classifiers().fit(keras.layers.Identity(), lambda k: [batch] * STEPS)

@@ -244,3 +244,25 @@ def test_sizes_that_do_not_fit():
     ignored = np.zeros(len(labels), bool)
     with pytest.raises(ValueError, match="Only multi-label"):
         next(path(Split(features, labels, ignored), [1.0]))
+
+
+def test_a_sweep_that_was_killed_goes_on():
+    kept, computed = {}, []
+
+    def once(name, compute):
+        if name not in kept:
+            computed.append(name)
+            kept[name] = compute()
+        return kept[name]
+
+    train, validation = examples(count=200), examples(count=100, seed=1)
+    l2, figures = sweep(train, validation, once=once)
+    assert len(computed) == 45
+    for name in computed[30:]:
+        del kept[name]
+    again, rest = sweep(train, validation, once=once)
+    assert computed[45:] == computed[30:45]
+    assert again == l2
+    np.testing.assert_allclose(
+        list(rest.values()), list(figures.values()), atol=0.011
+    )

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from byol_tf import WarmupCosine, cosine_tau
+from byol_tf.optim.schedules import warmup_tau
 
 
 def test_tau_follows_the_papers_formula():
@@ -15,6 +16,13 @@ def test_tau_follows_the_papers_formula():
     np.testing.assert_allclose(measured, expected, rtol=1e-6)
     assert measured[0] == 0.996
     assert measured[-1] == 1
+
+
+def test_tau_warms_up_in_a_straight_line():
+    measured = [warmup_tau(k, 0.996, 0.999, 1000) for k in (0, 250, 1000, 5000)]
+    np.testing.assert_allclose(
+        measured, [0.996, 0.99675, 0.999, 0.999], rtol=1e-12
+    )
 
 
 def test_learning_rate_warms_up_and_decays():

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import byol_tf
 from byol_tf.data.bundled import open_bundled
+from byol_tf.model.variants import Variant, VariedBYOL
 from byol_tf.training import doctor
 from byol_tf.training.observation import Observation
 
@@ -111,6 +112,31 @@ def without_moving_average():
     return model
 
 
+def varied(normalization="batch", **variant):
+    """Makes a model that is without a part on purpose."""
+
+    def make():
+        model = VariedBYOL(
+            byol_tf.ResNet(
+                blocks=(1,),
+                channels=(8,),
+                stem_channels=8,
+                normalization=normalization,
+            ),
+            16,
+            8,
+            0.9,
+            total_steps=4,
+            recipes=(CROPS, CROPS),
+            normalization=normalization,
+            variant=Variant(**variant),
+        )
+        model.compile(byol_tf.LARS(1.0, weight_decay=1e-3))
+        return model
+
+    return make
+
+
 def under(optimizer, rate, **arguments):
     """Makes a model with this optimizer."""
     return lambda: small_model(optimizer=optimizer(rate, **arguments))
@@ -136,6 +162,17 @@ FAULTS = [
         "LARS learning rate under SGD",
     ),
     (under(byol_tf.LARS, 60.0), "learning rate too high"),
+    (varied(predictor="none"), "predictor missing"),
+    (varied(predictor="none", negatives_weight=1.0), None),
+    (
+        varied(predictor="none", target="online", negatives_weight=1.0),
+        None,
+    ),
+    (varied(target="online"), "target missing"),
+    (varied(predictor="optimal_linear"), None),
+    (varied(predictor_rate=0.0), "predictor fixed"),
+    (varied(normalization="none"), "normalization missing"),
+    (varied(normalization="group"), None),
 ]
 
 
@@ -275,6 +312,10 @@ def seen_of(**changes) -> Observation:
         trainable_kernels=9,
         encoder_kernels=9,
         predictor_is_identity=False,
+        predictor_is_fixed=False,
+        target_is_online=False,
+        negatives_weight=0.0,
+        unnormalized=False,
         views_are_equal=False,
         idle_batch_norms={"online": 0, "target": 0},
         batch_norms={"online": 11, "target": 10},

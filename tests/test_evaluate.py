@@ -1,0 +1,233 @@
+"""The job `evaluate` by its protocols: report, resume and messages."""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+from conftest import save_images, tiny_encoder
+
+from byol_tf.main import main
+
+FLAGS = (
+    "--mode=evaluate",
+    "--dataset=bundled",
+    "--classifier_batch_size=500",
+    "--linear_epochs=2",
+    "--label_fractions=0.01",
+    "--finetune_rates=0.05",
+    "--finetune_epochs=2",
+)
+
+
+@pytest.fixture
+def encoder_file(tmp_path):
+    path = tmp_path / "run" / "encoder.keras"
+    path.parent.mkdir()
+    tiny_encoder().save(path)
+    return path
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A data set of 240 and 80 images of 8 pixels, in four colours."""
+    random = np.random.RandomState(0)
+    arrays = {}
+    for split, count in (("train", 240), ("test", 80)):
+        labels = np.arange(count) % 4
+        colours = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [90, 90, 0]])
+        noise = random.randint(0, 55, (count, 8, 8, 3))
+        arrays[f"{split}_images"] = (
+            colours[labels][:, None, None] + noise
+        ).astype(np.uint8)
+        arrays[f"{split}_labels"] = labels
+    np.savez(tmp_path / "small.npz", **arrays)
+    return f"npz:{tmp_path / 'small.npz'}"
+
+
+def evaluate(encoder_file, *flags) -> int:
+    return main(["main.py", *FLAGS, f"--encoder={encoder_file}", *flags])
+
+
+@pytest.mark.slow
+def test_all_of_them(encoder_file, small, capfd):
+    folder = encoder_file.parent
+    flags = (
+        f"--dataset={small}",
+        "--protocols=knn,linear,linear_sweep,linear_cached,semi_supervised,"
+        "finetune,transfer,transfer_finetune",
+        "--label_fractions=0.1",
+        "--knn_neighbours=1,20",
+        "--transfer_steps=5",
+        "--transfer_rates=0.01,0.1",
+        "--transfer_weight_decays=0,1e-4",
+    )
+    assert evaluate(encoder_file, *flags) == 0, capfd.readouterr().err
+    results = json.loads((folder / "report.json").read_text())["protocols"]
+    assert [result["protocol"] for result in results] == [
+        "knn", "linear", "linear_sweep", "linear_cached", "semi_supervised",
+        "finetune", "transfer", "transfer_finetune",
+    ]  # fmt: skip
+    for result in results:
+        assert result["images"] == {"train": 216, "validation": 24, "test": 80}
+        assert result["seed"] == 0
+        assert any("no ResNet-50" in text for text in result["differs"])
+        for row in result["rows"]:
+            assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
+    assert results[0]["rows"][0]["value"] > 0.9  # Colours are easy.
+    tuned = results[-1]["rows"][0]["chosen"]
+    assert len(tuned["validation"]) == 4
+    text = (folder / "report.md").read_text()
+    assert "| semi_supervised [5] |" in text
+    # Where the paper has a figure, it stands there, and what is not alike.
+    assert "| best rate | top-1 | " in text and "74.3 (ImageNet)" in text
+    assert "--linear_epochs: 2, not 80" in text
+    assert text in (folder / "report.md").read_text()
+
+
+def test_a_finished_one_is_not_measured_again(encoder_file, small, capfd):
+    flags = (f"--dataset={small}", "--protocols=knn", "--knn_neighbours=1")
+    report = encoder_file.parent / "report.json"
+    assert evaluate(encoder_file, *flags) == 0
+    first = report.read_text()
+    assert evaluate(encoder_file, *flags) == 0
+    assert report.read_text() == first  # Even the seconds.
+    kept = list((encoder_file.parent / "protocols").rglob("results.json"))
+    assert len(kept) == 1
+    content = json.loads(kept[0].read_text())
+    content["result"]["rows"][0]["value"] = 0.123
+    kept[0].write_text(json.dumps(content))
+    assert evaluate(encoder_file, *flags) == 0
+    assert "0.123" in report.read_text()
+    # Other settings, another encoder, or --noresume: it is.
+    assert evaluate(encoder_file, *flags, "--seed=1") == 0
+    assert "0.123" not in report.read_text()
+    assert evaluate(encoder_file, *flags) == 0
+    assert "0.123" not in report.read_text()
+
+
+def test_results_of_another_encoder_are_dropped(encoder_file, small):
+    flags = (f"--dataset={small}", "--knn_neighbours=1")
+    report = encoder_file.parent / "report.json"
+    assert evaluate(encoder_file, *flags, "--protocols=knn,transfer") == 0
+    keras.utils.set_random_seed(5)
+    tiny_encoder().save(encoder_file)
+    assert evaluate(encoder_file, *flags, "--protocols=knn") == 0
+    results = json.loads(report.read_text())["protocols"]
+    assert [result["protocol"] for result in results] == ["knn"]
+
+
+def bad_name(tmp_path, small):
+    return ["--protocols=kn"], "--protocols=kn is none of knn, linear"
+
+
+def bad_neighbours(tmp_path, small):
+    flags = [f"--dataset={small}", "--protocols=knn", "--knn_neighbours=500"]
+    return flags, "--knn_neighbours=500 is more than there are"
+
+
+def bad_single(tmp_path, small):
+    for label, count in (("a", 3), ("b", 1)):
+        for split in ("train", "test"):
+            save_images(tmp_path / "d" / split / label, count, size=(28, 28))
+    flags = [f"--dataset=folder:{tmp_path / 'd'}", "--protocols=knn"]
+    return flags, "one training image of class 'b'"
+
+
+def bad_classes(tmp_path, small):
+    images = np.random.RandomState(0).randint(0, 255, (9, 8, 8, 3), np.uint8)
+    np.savez(
+        tmp_path / "other.npz",
+        train_images=images,
+        train_labels=np.arange(9) % 3,
+        test_images=images,
+        test_labels=np.arange(9) % 4,
+    )
+    flags = [f"--dataset=npz:{tmp_path / 'other.npz'}", "--protocols=knn"]
+    return flags, "test images of class '3'"
+
+
+def bad_unlabelled(tmp_path, small):
+    save_images(tmp_path / "plain", 6, size=(28, 28))
+    flags = [f"--dataset=folder:{tmp_path / 'plain'}", "--protocols=knn"]
+    return flags, "needs held-out images with labels"
+
+
+def bad_size(tmp_path, small):
+    encoder = keras.Sequential([keras.Input([9, 9, 3]), keras.layers.Flatten()])
+    encoder.add(keras.layers.Dense(2))
+    encoder.save(tmp_path / "other.keras")
+    flags = [
+        f"--encoder={tmp_path / 'other.keras'}",
+        f"--dataset={small}",
+        "--protocols=knn",
+    ]
+    return flags, "--encoder takes no images of --image_size=8"
+
+
+def bad_weights(tmp_path, small):
+    encoder = keras.Sequential([keras.Input([8, 8, 3]), keras.layers.Flatten()])
+    encoder.save(tmp_path / "none.keras")
+    flags = [
+        f"--encoder={tmp_path / 'none.keras'}",
+        f"--dataset={small}",
+        "--protocols=knn",
+    ]
+    return flags, "a model without weights"
+
+
+def bad_nan(tmp_path, small):
+    encoder = tiny_encoder()
+    encoder.set_weights([w * np.nan for w in encoder.get_weights()])
+    encoder.save(tmp_path / "nan.keras")
+    flags = [
+        f"--encoder={tmp_path / 'nan.keras'}",
+        f"--dataset={small}",
+        "--protocols=knn",
+    ]
+    return flags, "--protocols=knn, npz:.*: Features of image 0 .* not finite"
+
+
+def bad_set(tmp_path, small):
+    flags = ["--protocols=transfer", "--transfer_sets=food"]
+    return flags, "food is none of the transfer sets food101, cifar10"
+
+
+def bad_set_on_disk(tmp_path, small):
+    flags = [
+        "--protocols=transfer",
+        "--transfer_sets=dtd",
+        f"--data_dir={tmp_path}",
+    ]
+    return flags, "dtd .* is not on disk"
+
+
+def bad_grid(tmp_path, small):
+    return ["--protocols=finetune", "--finetune_rates="], "takes one at least"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        bad_name,
+        bad_neighbours,
+        bad_single,
+        bad_classes,
+        bad_unlabelled,
+        bad_size,
+        bad_weights,
+        bad_nan,
+        bad_set,
+        bad_set_on_disk,
+        bad_grid,
+    ],
+)
+def test_bad_input_is_answered_by_one_line(
+    tmp_path, encoder_file, small, make, capfd
+):
+    flags, expected = make(tmp_path, small)
+    assert evaluate(encoder_file, *flags) == 2
+    error = capfd.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
+    assert error.startswith("byol_tf: ")
+    assert re.search(expected, error), error
