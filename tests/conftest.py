@@ -112,7 +112,7 @@ def photos(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def run(*arguments, timeout=300) -> subprocess.CompletedProcess:
+def run(*arguments, timeout=900) -> subprocess.CompletedProcess:
     """The command line, in a process of its own."""
     return subprocess.run(
         [sys.executable, "byol_tf/main.py", *map(str, arguments)],
