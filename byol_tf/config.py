@@ -561,8 +561,8 @@ class Config:
     transfer_sets: tuple[str, ...] = setting(
         (),
         "Data sets of transfer and transfer_finetune, e.g. food101,dtd, or all "
-        "for the paper's twelve, from TensorFlow Datasets. By default "
-        "--dataset.",
+        "for the ten of the paper's twelve that TensorFlow Datasets has; "
+        "birdsnap:PATH and aircraft:PATH are folders. By default --dataset.",
         group=EVALUATION,
         run=False,
         type=str,
@@ -827,6 +827,13 @@ class Config:
             raise ConfigError(
                 f"--epochs={self.epochs} has no published recipe (40, 100, 300 "
                 f"and 1000 have): give {', '.join(missing)} as well."
+            )
+        if self.transfer_sets and not any(
+            name.startswith("transfer") for name in self.protocols
+        ):
+            raise ConfigError(
+                f"--transfer_sets={as_text(self.transfer_sets)} goes with "
+                "--protocols=transfer or transfer_finetune."
             )
         for name in NOT_EMPTY:
             if not getattr(self, name):

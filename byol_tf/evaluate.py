@@ -6,11 +6,11 @@ keeps to go on from, if it is killed, is in the folder's `protocols/`.
 """
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import re
 import shutil
-import time
 
 import keras
 import numpy as np
@@ -20,10 +20,17 @@ from byol_tf.config import Config, ConfigError
 from byol_tf.data.pipeline import open_dataset
 from byol_tf.data.skipped import Skipped
 from byol_tf.data.sources import Dataset, Source
-from byol_tf.data.splits import held_out, joined, labels_of, subset
+from byol_tf.data.splits import (
+    fingerprint_of,
+    held_out,
+    joined,
+    labels_of,
+    subset,
+)
 from byol_tf.data.transfer_sets import (
-    TRANSFER_SETS,
+    IN_TFDS,
     TransferSplits,
+    check_transfer_set,
     open_transfer_set,
 )
 from byol_tf.evaluation import paper
@@ -32,7 +39,22 @@ from byol_tf.evaluation.kept_results import KeptResults, folder_for
 from byol_tf.evaluation.protocols import PROTOCOLS
 from byol_tf.evaluation.task import Task
 from byol_tf.model.build import load_encoder
-from byol_tf.training.run_folder import encoder_path, open_results_folder
+from byol_tf.training.run_folder import (
+    encoder_path,
+    locked,
+    open_results_folder,
+)
+
+# Settings that decide what the images look like, and which are in a split.
+_OF_IMAGES = (
+    "image_size",
+    "eval_crop",
+    "upscale_small_images",
+    "validation_fraction",
+    "train_split",
+    "test_split",
+    "tfrecord_test",
+)
 
 # The paper's validation split of ImageNet has so many images (appendix C.1).
 MOST_VALIDATION_IMAGES = 10_009
@@ -47,14 +69,20 @@ class _Data:
       splits: they.
       training: its train and validation together.
       skipped: images of it that cannot be used.
-      fingerprint: what else decides which images they are, as JSON has it.
     """
 
     name: str
     splits: TransferSplits
     training: Source
     skipped: Skipped
-    fingerprint: object
+
+    @functools.cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Which images there are in each split."""
+        return {
+            name: fingerprint_of(getattr(self.splits, name))
+            for name in ("train", "validation", "test")
+        }
 
 
 def run(config: Config) -> Config:
@@ -86,9 +114,11 @@ def run(config: Config) -> Config:
 
 def _run_protocols(config: Config, path: pathlib.Path) -> Config:
     """Each of --protocols on each of its data sets, one after the other."""
-    own, sets = None, config.transfer_sets
-    if sets == ("all",):
-        sets = tuple(TRANSFER_SETS)
+    own, sets = None, []
+    for name in config.transfer_sets:
+        sets += IN_TFDS if name == "all" else [name]
+    for name in sets:
+        check_transfer_set(name, config)
     if not sets or not all(PROTOCOLS[p].is_transfer for p in config.protocols):
         own, config = _own_data(config)
     else:
@@ -100,15 +130,16 @@ def _run_protocols(config: Config, path: pathlib.Path) -> Config:
     if not encoder.weights:
         raise ConfigError(f"--encoder: {path} holds a model without weights.")
     folder = open_results_folder(config)
-    if not config.resume:
-        shutil.rmtree(folder / "protocols", ignore_errors=True)
-    for protocol in config.protocols:
-        if not (sets and PROTOCOLS[protocol].is_transfer):
-            _run_protocol(protocol, own, config, encoder, path, folder)
-            continue
-        for name in sets:
-            data = _transfer_data(name, config)
-            _run_protocol(protocol, data, config, encoder, path, folder)
+    with locked(config):
+        if not config.resume:
+            shutil.rmtree(folder / "protocols", ignore_errors=True)
+        for protocol in config.protocols:
+            if not (sets and PROTOCOLS[protocol].is_transfer):
+                _run_protocol(protocol, own, config, encoder, path, folder)
+                continue
+            for name in sets:
+                data = _transfer_data(name, config)
+                _run_protocol(protocol, data, config, encoder, path, folder)
     return config
 
 
@@ -124,17 +155,8 @@ def _run_protocol(
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     of = {
         "encoder": digest,
-        "data": data.fingerprint,
-        **{
-            name: getattr(config, name)
-            for name in (
-                "image_size",
-                "eval_crop",
-                "upscale_small_images",
-                "seed",
-                "validation_fraction",
-            )
-        },
+        "data": data.fingerprints,
+        **{name: getattr(config, name) for name in ("seed", *_OF_IMAGES)},
     }
     settings = {
         name: getattr(config, name) for name in PROTOCOLS[protocol].settings
@@ -146,7 +168,6 @@ def _run_protocol(
     data.skipped.keep_in(folder / "skipped.txt")
 
     def measure():
-        start = time.monotonic()
         task = Task(
             encoder,
             splits.train,
@@ -161,6 +182,7 @@ def _run_protocol(
             work,
             kept,
         )
+        task.check()
         rows = []
         for row in PROTOCOLS[protocol].rows(task):
             rows.append(_as_json(protocol, data.name, row))
@@ -175,13 +197,13 @@ def _run_protocol(
             ),
             "notes": list(splits.notes),
             "images": {
-                "train": splits.train.size,
-                "validation": splits.validation.size,
-                "test": splits.test.size,
+                name: getattr(splits, name).size for name in data.fingerprints
             },
+            "fingerprints": data.fingerprints,
             "seed": config.seed,
-            "settings": settings,
-            "seconds": time.monotonic() - start,
+            "settings": settings
+            | {name: getattr(config, name) for name in _OF_IMAGES},
+            "seconds": kept.seconds,
         }
 
     try:
@@ -245,17 +267,7 @@ def _own_data(config: Config) -> tuple[_Data, Config]:
         "top1",
         dataset.notes,
     )
-    fingerprint = [
-        config.dataset,
-        dataset.fingerprint,
-        config.train_split,
-        config.test_split,
-        config.tfrecord_test,
-    ]
-    return (
-        _Data(config.dataset, splits, training, dataset.skipped, fingerprint),
-        config,
-    )
+    return _Data(config.dataset, splits, training, dataset.skipped), config
 
 
 def _labelled(source: Source) -> Source:
@@ -296,5 +308,4 @@ def _transfer_data(name: str, config: Config) -> _Data:
     skipped = Skipped(config.max_corrupt_fraction)
     splits = open_transfer_set(name, config, skipped)
     training = joined(splits.train, splits.validation)
-    sizes = [splits.train.size, splits.validation.size, splits.test.size]
-    return _Data(name, splits, training, skipped, [name, sizes])
+    return _Data(name, splits, training, skipped)

@@ -83,7 +83,6 @@ def test_all_of_them(encoder_file, small, capfd):
     # Where the paper has a figure, it stands there, and what is not alike.
     assert "| best rate | top-1 | " in text and "74.3 (ImageNet)" in text
     assert "--linear_epochs: 2, not 80" in text
-    assert text in (folder / "report.md").read_text()
 
 
 def test_a_finished_one_is_not_measured_again(encoder_file, small, capfd):
@@ -96,7 +95,7 @@ def test_a_finished_one_is_not_measured_again(encoder_file, small, capfd):
     kept = list((encoder_file.parent / "protocols").rglob("results.json"))
     assert len(kept) == 1
     content = json.loads(kept[0].read_text())
-    content["result"]["rows"][0]["value"] = 0.123
+    content["results"]["result"]["rows"][0]["value"] = 0.123
     kept[0].write_text(json.dumps(content))
     assert evaluate(encoder_file, *flags) == 0
     assert "0.123" in report.read_text()
@@ -163,7 +162,10 @@ def bad_size(tmp_path, small):
         f"--dataset={small}",
         "--protocols=knn",
     ]
-    return flags, "--encoder takes no images of --image_size=8"
+    return (
+        flags,
+        "--encoder takes images of 9 x 9 pixels, not of --image_size=8",
+    )
 
 
 def bad_weights(tmp_path, small):
@@ -186,12 +188,12 @@ def bad_nan(tmp_path, small):
         f"--dataset={small}",
         "--protocols=knn",
     ]
-    return flags, "--protocols=knn, npz:.*: Features of image 0 .* not finite"
+    return flags, "--encoder gives features that are not finite"
 
 
 def bad_set(tmp_path, small):
     flags = ["--protocols=transfer", "--transfer_sets=food"]
-    return flags, "food is none of the transfer sets food101, cifar10"
+    return flags, "--transfer_sets=food is none of food101, cifar10"
 
 
 def bad_set_on_disk(tmp_path, small):

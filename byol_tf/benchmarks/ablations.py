@@ -43,7 +43,7 @@ def main(arguments=None) -> int:
         "--only", type=listed, help="rows, e.g. base,no_predictor; else all"
     )
     parser.add_argument("--dataset", default="bundled", help="as of main.py")
-    parser.add_argument("--seeds", type=listed, default=["0"], help="e.g. 0,1")
+    parser.add_argument("--seeds", type=numbers, default=[0], help="e.g. 0,1")
     parser.add_argument(
         "--runs", type=pathlib.Path, default=pathlib.Path("runs/ablations")
     )
@@ -60,6 +60,7 @@ def main(arguments=None) -> int:
     unknown = [name for name in names if name not in known]
     if unknown:
         parser.error(f"--only={unknown[0]} is none of {', '.join(known)}.")
+    dataset = from_here(parsed.dataset)
     runs = parsed.runs.resolve()
     runs.mkdir(parents=True, exist_ok=True)
     results = []
@@ -69,7 +70,7 @@ def main(arguments=None) -> int:
         sys.stdout.flush()
         folder = runs / name / f"seed_{seed}"
         # The latter flag wins: these over the file's.
-        flags = [f"--dataset={parsed.dataset}", f"--seed={seed}"]
+        flags = [f"--dataset={dataset}", f"--seed={seed}"]
         # An untrained network is the same in most rows.
         flags += [] if number == 1 or name == "base" else ["--nobaselines"]
         flags += [*parsed.flags, f"--run_dir={folder}"]
@@ -79,7 +80,7 @@ def main(arguments=None) -> int:
         )
         results.append(
             described(known[name], parsed.flags)
-            | {"seed": int(seed), "dataset": parsed.dataset}
+            | {"seed": seed, "dataset": dataset}
             | (result_of(folder) if not failure else {"failure": failure})
         )
         print(in_short(results[-1]))
@@ -91,6 +92,19 @@ def main(arguments=None) -> int:
 def listed(text: str) -> list[str]:
     """The parts between commas."""
     return [part for part in text.split(",") if part]
+
+
+def numbers(text: str) -> list[int]:
+    """The whole numbers between commas."""
+    return list(map(int, listed(text)))
+
+
+def from_here(dataset: str) -> str:
+    """A data set whose path, if it is one, does not depend on the folder."""
+    kind, _, path = dataset.partition(":")
+    if kind not in ("folder", "npz", "tfrecord"):
+        return dataset
+    return f"{kind}:{os.path.abspath(os.path.expanduser(path))}"
 
 
 def run_unless_finished(flags: list[str], folder: pathlib.Path) -> str:
@@ -161,13 +175,17 @@ def described(path: pathlib.Path, extra=()) -> dict:
         for flag in flags
         if not flag.startswith(("--flagfile=", "--run_dir="))
     ]
-    figure = re.search(r"^# Result: ([\d.]+) % ImageNet", text, re.MULTILINE)
+    figure = re.search(r"^# Result: (.+?) % ImageNet", text, re.MULTILINE)
+    beside = re.search(r"where the base has (\d+\.\d+)", text)
+    published = figure[1] if figure else ""
+    if figure and beside:
+        published += f" (base {beside[1]})"
     return {
         "row": path.stem,
         "title": text.splitlines()[0].removeprefix("# "),
         "changed": [] if path.stem == "base" else own,
         "for_all_rows": list(extra),
-        "published": float(figure[1]) if figure else None,
+        "published": published,
     }
 
 
@@ -246,7 +264,6 @@ def markdown(results: list[dict], machine: dict[str, str]) -> str:
     rows = [list(COLUMNS), ["---"] * 2 + ["---:"] * 3 + ["---", "---:", "---:"]]
     for result in results:
         flags = " ".join(f"`{flag}`" for flag in result["changed"])
-        published = result["published"]
         if "failure" in result:
             knn = linear = seconds = ""
             found = f"**failed**: {result['failure']}"
@@ -265,7 +282,7 @@ def markdown(results: list[dict], machine: dict[str, str]) -> str:
                 knn,
                 linear,
                 found.replace("|", "/"),
-                "" if published is None else f"{published:g}",
+                result["published"],
                 seconds,
             ]
         )

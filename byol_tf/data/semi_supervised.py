@@ -42,7 +42,11 @@ def semi_supervised(
 
 
 def open_labelled_part(
-    train: Source, fraction: float, config: Config, skipped: Skipped
+    train: Source,
+    fraction: float,
+    config: Config,
+    skipped: Skipped,
+    share: float | None = None,
 ) -> Source:
     """The training images whose labels may be used.
 
@@ -54,6 +58,8 @@ def open_labelled_part(
       fraction: of the labelled images, in (0, 1].
       config: settings of the data.
       skipped: where images are noted that cannot be used.
+      share: the same number of images as a share of `train`'s, if that is a
+        part of the training images; by default `fraction`.
 
     Raises:
       ConfigError: if no image has a label, or the published list is not on
@@ -62,7 +68,9 @@ def open_labelled_part(
     kind, _, name = config.dataset.partition(":")
     is_imagenet = kind == "tfds" and name.partition(":")[0] == "imagenet2012"
     if not (is_imagenet and fraction in PUBLISHED):
-        numbers = semi_supervised(labels_of(train), fraction, config.seed)
+        numbers = semi_supervised(
+            labels_of(train), share or fraction, config.seed
+        )
         return subset(train, numbers)
     name = f"imagenet2012_subset/{PUBLISHED[fraction]}"
     called = f"{fraction:.0%} of ImageNet's labels (tfds:{name})"

@@ -1,6 +1,7 @@
 """Parts of a data set: chosen by class and seed, as sources of their own."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import tensorflow as tf
@@ -159,6 +160,16 @@ def _members(labels: np.ndarray) -> dict[int, np.ndarray]:
     classes, starts = np.unique(labels[order], return_index=True)
     parts = np.split(order, starts[1:])
     return {int(c): part for c, part in zip(classes, parts) if c >= 0}
+
+
+def fingerprint_of(source: Source) -> str:
+    """Of pixels and labels in memory; of files their names and labels."""
+    if isinstance(source, ArraySource):
+        return source.fingerprint()
+    names = "\0".join(map(source.name_of, range(source.size)))
+    digest = hashlib.sha256(names.encode(errors="surrogateescape"))
+    digest.update(np.ascontiguousarray(labels_of(source)))
+    return digest.hexdigest()
 
 
 def joined(first: Source, second: Source) -> Source:

@@ -186,6 +186,9 @@ TRANSFER_SETS = {
     ),
 }
 
+# What `all` stands for: those that need no folder.
+IN_TFDS = tuple(key for key, s in TRANSFER_SETS.items() if s.builder)
+
 
 class TransferSplits(NamedTuple):
     """A data set that is open.
@@ -218,11 +221,8 @@ def open_transfer_set(
     Raises:
       ConfigError: if there is no such set, or it is not to be had.
     """
+    check_transfer_set(name, config)
     key, _, folder = name.partition(":")
-    if key not in TRANSFER_SETS:
-        raise ConfigError(
-            f"{key} is none of the transfer sets {', '.join(TRANSFER_SETS)}."
-        )
     wanted = TRANSFER_SETS[key]
     if folder:
         root = pathlib.Path(folder).expanduser()
@@ -257,6 +257,38 @@ def open_transfer_set(
     )
 
 
+def check_transfer_set(name: str, config: Config) -> None:
+    """Finds out whether `open_transfer_set` will find the images.
+
+    Args:
+      name: and config: as for it.
+
+    Raises:
+      ConfigError: if not.
+    """
+    key, _, folder = name.partition(":")
+    if key not in TRANSFER_SETS:
+        raise ConfigError(
+            f"--transfer_sets={name} is none of {', '.join(TRANSFER_SETS)}, "
+            "nor KEY:PATH for a folder of one of them."
+        )
+    if folder:
+        train = pathlib.Path(folder).expanduser() / "train"
+        if TRANSFER_SETS[key].metric == "voc_map":
+            raise ConfigError(
+                f"--transfer_sets={name}: an image of "
+                f"{TRANSFER_SETS[key].title} has several labels, which folders "
+                "cannot say; leave the folder out for TFDS's."
+            )
+        if not train.is_dir():
+            raise ConfigError(
+                f"--transfer_sets={name}: {train} does not exist; it holds a "
+                "sub-folder a class."
+            )
+        return
+    _prepared(key, config)
+
+
 def voc_labels(classes: tf.Tensor, difficult: tf.Tensor) -> tf.Tensor:
     """What an image of VOC is labelled with, from its objects.
 
@@ -287,13 +319,7 @@ def _voc(builder) -> Labels:
 def _open_builder(key: str, config: Config, skipped: Skipped):
     """((train, validation or None, test), class names, notes) of TFDS."""
     wanted = TRANSFER_SETS[key]
-    if wanted.builder is None:
-        raise ConfigError(
-            f"{key} is not among TensorFlow Datasets: name a folder of its "
-            f"images, {key}:PATH, with train/CLASS/… and test/CLASS/… in it."
-        )
-    called = f"{key} (tfds:{wanted.builder})"
-    builder = prepared_builder(wanted.builder, config, called)
+    builder, called = _prepared(key, config)
     several = wanted.metric == "voc_map"
     labels = _voc(builder) if several else class_labels(builder)
 
@@ -311,14 +337,21 @@ def _open_builder(key: str, config: Config, skipped: Skipped):
     return sources, labels.class_names, tuple(filter(None, [wanted.note]))
 
 
+def _prepared(key: str, config: Config):
+    """The builder of a set, and what to call it."""
+    wanted = TRANSFER_SETS[key]
+    if wanted.builder is None:
+        raise ConfigError(
+            f"--transfer_sets: {key} is not among TensorFlow Datasets: name a "
+            f"folder of its images, {key}:PATH, with train/CLASS/… and "
+            "test/CLASS/… in it."
+        )
+    called = f"{key} (tfds:{wanted.builder})"
+    return prepared_builder(wanted.builder, config, called), called
+
+
 def _open_folder(key: str, root, config: Config, skipped: Skipped):
     """The same of a folder."""
-    wanted = TRANSFER_SETS[key]
-    if wanted.metric == "voc_map":
-        raise ConfigError(
-            f"{key}:{root}: an image of {wanted.title} has several labels, "
-            "which folders cannot say; leave the folder out for TFDS's."
-        )
     train, class_names = open_labelled_folder(root / "train", config, skipped)
 
     def split(name):

@@ -70,6 +70,32 @@ def raw_pixels(
     return features, labels
 
 
+class Stacked:
+    """Several arrays of vectors as one, without a copy of all.
+
+    Args:
+      *parts: [n, d] each, possibly memory-mapped.
+    """
+
+    ndim = 2
+
+    def __init__(self, *parts: np.ndarray):
+        self._parts = parts
+        self.shape = (sum(map(len, parts)), parts[0].shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """A copy of consecutive rows."""
+        first, last, _ = rows.indices(len(self))
+        found = []
+        for part in self._parts:
+            found.append(part[max(first, 0) : max(last, 0)])
+            first, last = first - len(part), last - len(part)
+        return np.concatenate(found)
+
+
 def _collect(function, batches, title):
     outputs = list(_outputs(function, batches, title))
     return tuple(map(np.concatenate, zip(*outputs)))

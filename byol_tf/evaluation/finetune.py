@@ -4,15 +4,21 @@ Source: arXiv 2006.07733, section 4.2 and appendices D.2 (parts of the labels)
 and D.5 (other data sets). It is not in the official release.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from byol_tf.evaluation.kept_results import KeptState
 from byol_tf.optim.nesterov import Nesterov
 from byol_tf.optim.schedules import WarmupCosine
 
 MOMENTUM = 0.9
+
+
+class Diverged(ValueError):
+    """Training ended with a loss or weights that are no numbers."""
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
@@ -55,13 +61,14 @@ class Classifier(keras.Model):
 def fine_tuned(
     encoder: keras.Model,
     num_classes: int,
-    batches: Iterable,
+    batches_from: Callable[[int], Iterable],
     *,
     learning_rate: float,
     total_steps: int,
     weight_decay: float = 0.0,
     batch_norm_momentum: float | None = None,
     callbacks: tuple[keras.callbacks.Callback, ...] = (),
+    kept: Callable[[list[keras.Variable]], KeptState] | None = None,
     seed: int = 0,
 ) -> Classifier:
     """Trains a copy of the encoder, and a classifier, on labelled images.
@@ -72,9 +79,10 @@ def fine_tuned(
     Args:
       encoder: where to begin from; it stays as it is.
       num_classes: c.
-      batches: of (images, int labels [batch]), augmented; `total_steps` of
-        them, or more. For several labels an image they are [batch, c]: 1, 0,
-        and below 0 where neither is to be learned.
+      batches_from: number of steps to leave out -> batches of (images, int
+        labels [batch]), augmented; `total_steps` of them, or more. For several
+        labels an image they are [batch, c]: 1, 0, and below 0 where neither is
+        to be learned.
       learning_rate: at the first step.
       total_steps: after which it is 0.
       weight_decay: l2 penalty of kernels. The paper's is divided by the
@@ -82,10 +90,12 @@ def fine_tuned(
       batch_norm_momentum: of the moving averages; by default the encoder's.
         The paper has `batch_norm_momentum_of(steps_per_epoch)`.
       callbacks: of `fit`.
+      kept: all variables -> where their state is kept, to go on from if the
+        process was killed; it is removed at the end.
       seed: of dropout and the like in a foreign encoder.
 
     Raises:
-      ValueError: if the loss is not finite at the end.
+      Diverged: if the loss or weights are not finite at the end.
     """
     keras.utils.set_random_seed(seed)
     copy = type(encoder).from_config(encoder.get_config())
@@ -99,17 +109,36 @@ def fine_tuned(
     model.compile(
         Nesterov(schedule, MOMENTUM, weight_decay), loss=_cross_entropy
     )
-    history = model.fit(
-        batches,
-        steps_per_epoch=total_steps,
-        callbacks=list(callbacks),
-        shuffle=False,
-        verbose=0,
-    )
-    if not tf.math.is_finite(history.history["loss"][-1]):
-        raise ValueError(
-            f"fine-tuning at a learning rate of {learning_rate:g} ended with a "
-            "loss that is no number; take a lower one."
+    first_step, state = 0, None
+    if kept is not None:
+        batch, _ = next(iter(batches_from(0)))
+        model(batch[:1])
+        model.optimizer.build(model.trainable_variables)
+        state = kept([*model.weights, *model.optimizer.variables])
+        state.restore()
+        first_step = int(model.optimizer.iterations)
+        callbacks = (
+            *callbacks,
+            keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda step, logs: state.write_at_times()
+            ),
+        )
+    loss = 0.0
+    if first_step < total_steps:
+        history = model.fit(
+            batches_from(first_step),
+            steps_per_epoch=total_steps - first_step,
+            callbacks=list(callbacks),
+            shuffle=False,
+            verbose=0,
+        )
+        loss = history.history["loss"][-1]
+    if state is not None:
+        state.remove()
+    if not all(np.isfinite(x).all() for x in (loss, *model.get_weights())):
+        raise Diverged(
+            f"fine-tuning at a learning rate of {learning_rate:g} ended "
+            "with no numbers; take a lower one."
         )
     return model
 

@@ -4,8 +4,6 @@ Source: arXiv 2006.07733, section 4.1 and appendix D.1; the official
 `byol/eval_experiment.py` and `byol/configs/eval.py`.
 """
 
-import pathlib
-import time
 from collections.abc import Callable, Iterable
 
 import keras
@@ -13,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from byol_tf.evaluation.kept_results import KeptState
 from byol_tf.optim.nesterov import Nesterov
 from byol_tf.optim.schedules import WarmupCosine
 
-EPOCHS = 80
 MOMENTUM = 0.9
 
 # Learning rates of a batch of 256 images that the paper chooses from.
@@ -39,7 +37,8 @@ class LinearClassifiers:
       seed: of the initial kernel, which is the same for all rates.
 
     Attributes:
-      base_rates: see above.
+      base_rates: see above, as for the next.
+      batch_size: images in a step.
       kernels: float32 [d, r, c].
       biases: float32 [r, c].
     """
@@ -55,6 +54,7 @@ class LinearClassifiers:
         seed: int = 0,
     ):
         self.base_rates = tuple(base_rates)
+        self.batch_size = batch_size
         self._total_steps = total_steps
         # As dm-haiku's Linear: cut at two deviations of 1 / sqrt(d).
         kernel = keras.initializers.TruncatedNormal(
@@ -67,6 +67,11 @@ class LinearClassifiers:
             WarmupCosine(1.0, batch_size, total_steps=total_steps), MOMENTUM
         )
         self._optimizer.build([self.kernels, self.biases])
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The classifiers', and their optimizer's."""
+        return [self.kernels, self.biases, *self._optimizer.variables]
 
     def logits(self, features: tf.Tensor) -> tf.Tensor:
         """float32 [batch, d] -> float32 [batch, r, c]."""
@@ -99,8 +104,7 @@ class LinearClassifiers:
         encoder,
         batches_from: Callable[[int], Iterable],
         title: str = "linear",
-        path: pathlib.Path | None = None,
-        keep_every: float = 120,
+        kept: KeptState | None = None,
     ) -> None:
         """Takes the steps up to `total_steps`.
 
@@ -110,9 +114,7 @@ class LinearClassifiers:
           batches_from: number of steps to leave out -> batches of (images,
             labels), augmented; as many as steps, or more.
           title: of the progress bar.
-          path: of a .npz file that keeps the state, to go on from if the
-            process is killed; None for none.
-          keep_every: seconds between two states.
+          kept: of `variables`, to go on from if the process was killed.
 
         Raises:
           ValueError: if features or a loss are not finite.
@@ -123,11 +125,10 @@ class LinearClassifiers:
             features = encoder(images, training=False)
             return self.update(tf.cast(features, tf.float32), labels)
 
-        if path is not None and path.exists():
-            self._restore(path)
+        if kept is not None:
+            kept.restore()
         first_step = int(self._optimizer.iterations)
         batches = iter(batches_from(first_step))
-        kept = time.monotonic()
         with tqdm.tqdm(
             total=self._total_steps,
             initial=first_step,
@@ -144,34 +145,12 @@ class LinearClassifiers:
                     )
                 bar.set_postfix(loss=f"{losses.min():.3f}", refresh=False)
                 bar.update()
-                if path is not None and time.monotonic() > kept + keep_every:
-                    self._keep(path)
-                    kept = time.monotonic()
-        if path is not None:
-            self._keep(path)
-
-    def _keep(self, path: pathlib.Path) -> None:
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, *map(np.asarray, self._state()))
-        partial.replace(path)
-
-    def _restore(self, path: pathlib.Path) -> None:
-        with np.load(path) as arrays:
-            for variable, name in zip(self._state(), arrays.files):
-                variable.assign(arrays[name])
-
-    def _state(self) -> list[keras.Variable]:
-        return [self.kernels, self.biases, *self._optimizer.variables]
+                if kept is not None:
+                    kept.write_at_times()
+        if kept is not None:
+            kept.write()
 
     def scores(self, features: np.ndarray, chosen: int) -> np.ndarray:
         """One classifier's logits, [n, c], of features [n, d]."""
         kernel, bias = self.kernels[:, chosen], self.biases[chosen]
         return np.asarray(features, np.float32) @ kernel.numpy() + bias.numpy()
-
-    def best(self, features: np.ndarray, labels: np.ndarray) -> int:
-        """Which classifier has the highest top-1 accuracy on held-out data."""
-        accuracies = [
-            np.mean(self.scores(features, k).argmax(1) == labels)
-            for k in range(len(self.base_rates))
-        ]
-        return int(np.argmax(accuracies))

@@ -216,13 +216,12 @@ def _check_same_classes(**splits: Split) -> None:
             classes[name] = set(np.unique(split.labels).tolist())
         else:
             classes[name] = set(range(split.labels.shape[1]))
-    expected = classes["train"]
     for name, found in classes.items():
-        if found != expected:
-            which = ", ".join(map(str, sorted(found ^ expected)[:5]))
+        unknown = sorted(found - classes["train"])
+        if unknown:
             raise ValueError(
-                f"The labels of {name} and train differ: classes that one of "
-                f"them lacks are {which}."
+                f"The {name} split has examples of classes of which train has "
+                f"none: {', '.join(map(str, unknown[:5]))}."
             )
         if splits[name].features.shape[1] != splits["train"].features.shape[1]:
             raise ValueError(

@@ -1,13 +1,22 @@
 """The published figures of the protocols, and in what a measurement differs.
 
 All are of a ResNet-50 that was pretrained on ImageNet for 1000 epochs. Source:
-arXiv 2006.07733, tables 1, 2 and 3 and appendix C; the release's README for
-`linear`.
+arXiv 2006.07733, tables 1, 2 and 3; the release's README for `linear`.
 """
+
+import dataclasses
+import pathlib
 
 import keras
 
-from byol_tf.config import Config
+from byol_tf.config import (
+    ABLATION,
+    AUGMENTATION,
+    ENCODER,
+    METHOD,
+    Config,
+    as_text,
+)
 from byol_tf.data.transfer_sets import TRANSFER_SETS
 from byol_tf.evaluation.protocols import PROTOCOLS
 
@@ -20,8 +29,6 @@ IMAGENET = {
     ("semi_supervised", "1 % of the labels", "top5"): 78.4,
     ("semi_supervised", "10 % of the labels", "top1"): 68.8,
     ("semi_supervised", "10 % of the labels", "top5"): 89.0,
-    ("finetune", "all labels", "top1"): 77.7,
-    ("finetune", "all labels", "top5"): 93.9,
 }
 
 
@@ -68,25 +75,59 @@ def differences(
     if not _is_resnet50(encoder):
         count = encoder.count_params()
         found.append(f"encoder: {count:,} weights, no ResNet-50")
-    if pretraining is None:
-        found.append("pretraining: not known")
-    elif pretraining.mode != "convert" and not (
-        pretraining.epochs == 1000 and _is_imagenet(pretraining.dataset)
-    ):
-        length = f"{pretraining.epochs} epochs"
-        if pretraining.steps:
-            length = f"{pretraining.steps} steps"
-        found.append(f"pretraining: {length} of {pretraining.dataset}")
-    for name in PROTOCOLS[protocol].settings:
-        field = Config.__dataclass_fields__[name]
+    found += _of_pretraining(pretraining)
+    changed = {
+        name: Config.__dataclass_fields__[name].default
+        for name in (
+            *PROTOCOLS[protocol].settings,
+            "validation_fraction",
+            "train_split",
+            "test_split",
+        )
+    }
+    if not PROTOCOLS[protocol].is_transfer:
+        changed["eval_crop"] = 0.875
+    for name, default in changed.items():
         value = getattr(config, name)
-        if value != field.default:
-            default = field.default
-            published = "" if default is None else f", not {_text(default)}"
-            found.append(f"--{name}: {_text(value)}{published}")
+        if value != default:
+            published = f", not {as_text(default)}" if default else ""
+            found.append(f"--{name}: {as_text(value)}{published}")
+    if protocol == "semi_supervised" and _is_imagenet(data):
+        found.append(
+            "validation images are drawn from all training images, those of "
+            "the published lists as well"
+        )
     if config.image_size != 224:
         found.append(f"images of {config.image_size} pixels")
     return found
+
+
+def _of_pretraining(run: Config | None) -> list[str]:
+    """In what an encoder's training differs from the published one."""
+    if run is None:
+        return ["pretraining: not known"]
+    if run.mode == "convert":
+        name = pathlib.Path(run.deepmind_checkpoint).name
+        published = name == "pretrain_res50x1.pkl"
+        return [] if published else [f"pretraining: that of {name}"]
+    if run.steps or run.epochs != 1000 or not _is_imagenet(run.dataset):
+        length = f"{run.epochs} epochs"
+        if run.steps:
+            length = f"{run.steps} steps"
+        return [f"pretraining: {length} of {run.dataset}"]
+    published = Config(epochs=1000, batch_size=4096)
+    groups = (ENCODER, METHOD, AUGMENTATION, ABLATION)
+    changed = [
+        field.name
+        for field in dataclasses.fields(Config)
+        if field.metadata["run"]
+        and field.metadata["group"] in groups
+        and getattr(run, field.name) != getattr(published, field.name)
+    ]
+    return [
+        f"pretraining: --{name}={as_text(getattr(run, name))}"
+        for name in changed
+    ]
 
 
 def _is_imagenet(dataset: str) -> bool:
@@ -99,10 +140,11 @@ def _is_resnet50(encoder: keras.Model) -> bool:
         config = encoder.get_config()
     except NotImplementedError:
         return False
-    return config.get("depth") == 50 and config.get("width") == 1
-
-
-def _text(value) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(f"{item:g}" for item in value)
-    return f"{value:g}"
+    published = {
+        "depth": 50,
+        "width": 1,
+        "stem": "imagenet",
+        "stem_channels": 64,
+        "normalization": "batch",
+    }
+    return published.items() <= config.items()

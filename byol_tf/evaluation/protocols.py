@@ -6,6 +6,7 @@ Source: arXiv 2006.07733, section 4 and appendices C and D; the official
 
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -19,12 +20,14 @@ from byol_tf.data.pipeline import classifier_batches, example_order
 from byol_tf.data.semi_supervised import open_labelled_part
 from byol_tf.data.sources import Source
 from byol_tf.evaluation import logistic, metrics
-from byol_tf.evaluation.features import extract
+from byol_tf.evaluation.features import Stacked, extract
 from byol_tf.evaluation.finetune import (
     Classifier,
+    Diverged,
     batch_norm_momentum_of,
     fine_tuned,
 )
+from byol_tf.evaluation.kept_results import KeptState
 from byol_tf.evaluation.knn import knn_accuracies
 from byol_tf.evaluation.linear_protocol import BASE_RATES, LinearClassifiers
 from byol_tf.evaluation.task import Row, Task, targets_of
@@ -38,7 +41,8 @@ TRANSFER_CROP = 1.0
 
 def knn(task: Task) -> Iterator[Row]:
     """Weighted votes of the nearest training images, for each k."""
-    bank, bank_labels = map(np.concatenate, zip(*map(task.features, _BOTH)))
+    parts, labels = zip(*map(task.features, ("train", "validation")))
+    bank, bank_labels = Stacked(*parts), np.concatenate(labels)
     queries, query_labels = task.features("test")
     most = max(task.config.knn_neighbours)
     if most > len(bank):
@@ -60,15 +64,15 @@ def knn(task: Task) -> Iterator[Row]:
         yield Row(f"k = {k}", "top1", metrics.Estimate(accuracy, *interval))
 
 
-_BOTH = ("train", "validation")
-
-
 def linear(task: Task) -> Iterator[Row]:
     """The release's linear classifier, of all training images."""
     classifiers = _classifiers(task, "linear", (RELEASE_RATE,), task.training)
     features, labels = task.features("test")
     yield from task.rows(
-        f"rate {RELEASE_RATE}", classifiers.scores(features, 0), labels
+        f"rate {RELEASE_RATE}",
+        classifiers.scores(features, 0),
+        labels,
+        batch_size=classifiers.batch_size,
     )
 
 
@@ -135,7 +139,11 @@ def _classifiers(
         encoder or task.encoder,
         functools.partial(batches_from or crops_from, batch_size),
         name,
-        task.folder / f"{name}.npz",
+        KeptState(
+            task.folder / f"{name}.npz",
+            classifiers.variables,
+            on_write=task.kept.write,
+        ),
     )
     return classifiers
 
@@ -154,6 +162,7 @@ def _best(task: Task, classifiers: LinearClassifiers) -> list[Row]:
         classifiers.scores(features, best),
         labels,
         base_rate=classifiers.base_rates[best],
+        batch_size=classifiers.batch_size,
         validation=dict(zip(map(str, classifiers.base_rates), figures)),
     )
 
@@ -184,10 +193,14 @@ def finetune(task: Task) -> Iterator[Row]:
 def semi_supervised(task: Task) -> Iterator[Row]:
     """The whole network trained with a part of the labels."""
     for fraction in task.config.label_fractions:
+        # Of all labels; those of the validation split choose.
+        share = min(fraction * task.training.size / task.train.size, 1.0)
         few = open_labelled_part(
-            task.train, fraction, task.config, task.skipped
+            task.train, fraction, task.config, task.skipped, share
         )
         name = f"{100 * fraction:g} % of the labels"
+        if few.size > 1.2 * fraction * task.training.size:
+            name = f"{few.size} labels, one of each class"
         yield from _fine_tuned_with(task, few, name)
 
 
@@ -212,18 +225,22 @@ def _fine_tuned_with(task: Task, source: Source, name: str) -> list[Row]:
             config.finetune_rates, config.finetune_epochs
         )
     }
-    best, figures = _swept(task, name, grid, tuned)
-    model = tuned(f"{name}, test", **best)
-    scores, labels = extract(model, task.batches(task.test), "test")
-    return task.rows(
-        name,
-        scores,
-        labels,
-        **best,
-        images=source.size,
-        batch_size=batch_size,
-        validation=figures,
-    )
+
+    def rows():
+        best, figures = _swept(task, name, grid, tuned)
+        model = tuned(f"{name}, test", **best)
+        scores, labels = extract(model, task.batches(task.test), "test")
+        return task.rows(
+            name,
+            scores,
+            labels,
+            **best,
+            images=source.size,
+            batch_size=batch_size,
+            validation=figures,
+        )
+
+    return [Row.of(row) for row in task.kept.once(f"{name}/test", rows)]
 
 
 def transfer_finetune(task: Task) -> Iterator[Row]:
@@ -287,7 +304,7 @@ def _swept(
     def figure(point):
         try:
             model = tuned(f"{name}, {point}", **grid[point])
-        except ValueError:  # Its rate is too high.
+        except Diverged:  # Its rate is too high.
             return None
         scores, labels = extract(model, task.batches(task.validation))
         return metrics.measure(task.metric, scores, *targets_of(labels))
@@ -303,8 +320,7 @@ def _swept(
                 bar.set_postfix({task.metric: f"{max(sound.values()):.4f}"})
     if not sound:
         raise ValueError(
-            f"{name}: the loss was no number at any learning rate; take lower "
-            "ones."
+            f"{name}: training diverged at all learning rates; take lower ones."
         )
     return grid[max(sound, key=sound.get)], figures
 
@@ -325,14 +341,20 @@ def _tuned(
         return fine_tuned(
             task.encoder,
             task.num_classes,
-            classifier_batches(
-                source, batch_size, config.image_size, config.seed
+            lambda step: classifier_batches(
+                source, batch_size, config.image_size, config.seed, step
             ),
             total_steps=total_steps,
             callbacks=(
                 keras.callbacks.LambdaCallback(
                     on_train_batch_end=lambda batch, logs: bar.update()
                 ),
+            ),
+            # One training at a time, known by its title.
+            kept=functools.partial(
+                KeptState,
+                task.folder / f"{re.sub(r'[^a-z0-9.-]+', '_', title)}.npz",
+                on_write=task.kept.write,
             ),
             seed=config.seed,
             **arguments,

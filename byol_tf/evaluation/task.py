@@ -36,6 +36,12 @@ class Row(NamedTuple):
     estimate: metrics.Estimate
     chosen: dict = {}
 
+    @classmethod
+    def of(cls, values: list) -> "Row":
+        """From the list that JSON makes of a row."""
+        name, metric, estimate, chosen = values
+        return cls(name, metric, metrics.Estimate(*estimate), chosen)
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -82,16 +88,29 @@ class Task:
             return ("top1", "top5")
         return (self.metric,)
 
+    def check(self) -> None:
+        """Raises ConfigError as `num_features` does."""
+        _ = self.num_features
+
     @functools.cached_property
     def num_features(self) -> int:
         """Length of a feature vector, d.
 
         Raises:
-          ConfigError: if the encoder takes no images of this size.
+          ConfigError: if the encoder takes no images of this size, or gives no
+            vector of finite numbers.
         """
         size = self.config.image_size
+        # A functional model may take any size, and make other features of it.
+        for inputs in getattr(self.encoder, "inputs", None) or ():
+            if not {*inputs.shape[1:3]} <= {None, size}:
+                height, width = inputs.shape[1:3]
+                raise ConfigError(
+                    f"--encoder takes images of {height} x {width} pixels, not "
+                    f"of --image_size={size}."
+                )
         try:
-            features = self.encoder(tf.zeros([1, size, size, 3]))
+            features = self.encoder(tf.fill([1, size, size, 3], 0.5))
         except Exception as error:  # Keras raises errors of many kinds here.
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(
@@ -102,6 +121,8 @@ class Task:
                 f"--encoder gives {list(features.shape)} for an image, not a "
                 "vector [1, features]."
             )
+        if not np.isfinite(features).all():
+            raise ConfigError("--encoder gives features that are not finite.")
         return features.shape[-1]
 
     def batches(self, source: Source, crop: float | None = None):
@@ -134,8 +155,8 @@ class Task:
           crop: see `batches`.
 
         Returns:
-          float32 [n, d], or float16 if that is more than FLOAT32_BYTES, memory-
-          mapped; and int32 [n] or [n, classes].
+          float32 [n, d], memory-mapped, or float16 if those of all training
+          images are more than FLOAT32_BYTES; and int32 [n] or [n, classes].
         """
         crop = crop or self.config.eval_crop
         source = getattr(self, split)
@@ -143,7 +164,7 @@ class Task:
         path = self.features_folder / f"{stem}.npy"
         labels_path = self.features_folder / f"{stem}-labels.npy"
         if not labels_path.exists():
-            size = 4 * source.size * self.num_features
+            size = 4 * self.training.size * self.num_features
             dtype = np.float32 if size <= FLOAT32_BYTES else np.float16
             _, labels = extract(
                 self.encoder,
@@ -152,7 +173,9 @@ class Task:
                 path,
                 dtype,
             )
-            np.save(labels_path, labels)
+            partial = labels_path.with_suffix(".partial.npy")
+            np.save(partial, labels)
+            partial.replace(labels_path)
         return np.load(path, mmap_mode="r"), np.load(labels_path)
 
     def rows(

@@ -31,7 +31,7 @@ def check_run_dir(config: Config) -> None:
 
 @contextlib.contextmanager
 def locked(config: Config):
-    """Within it, no other process can train in the folder.
+    """Within it, no other process can train or run protocols in the folder.
 
     Raises:
       ConfigError: if one does.
@@ -47,7 +47,7 @@ def locked(config: Config):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
-                f"--run_dir={folder} is in use: another process trains there."
+                f"--run_dir={folder} is in use: another process works there."
             ) from error
         except OSError:
             pass  # A file system without locks.

@@ -249,7 +249,7 @@ def test_damaged_images_stop_it_if_there_are_many(tmp_path):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("mnist", "mnist is none of the transfer sets food101, cifar10"),
+        ("mnist", "--transfer_sets=mnist is none of food101, cifar10"),
         ("birdsnap", r"birdsnap is not among.*birdsnap:PATH, with train/CLASS"),
         ("aircraft", r"aircraft is not among.*aircraft:PATH, with train/CLASS"),
         ("aircraft:/nowhere", "/nowhere/train does not exist"),

@@ -12,6 +12,7 @@ from byol_tf.evaluation.finetune import (
     batch_norm_momentum_of,
     fine_tuned,
 )
+from byol_tf.evaluation.kept_results import KeptState
 
 
 def examples(count: int, start: int = 0):
@@ -30,7 +31,12 @@ def test_steps_are_the_formulas(float64):
     images, labels = examples(24)
     steps = batches(images.astype(np.float64), labels, 8)
     tuned = fine_tuned(
-        encoder, 10, steps, learning_rate=0.5, total_steps=3, weight_decay=1e-2
+        encoder,
+        10,
+        steps.skip,
+        learning_rate=0.5,
+        total_steps=3,
+        weight_decay=1e-2,
     )
 
     kernel, bias = (tf.Variable(tf.zeros(s)) for s in ((16, 10), (10,)))
@@ -63,7 +69,7 @@ def test_it_learns_and_leaves_the_encoder():
     tuned = fine_tuned(
         encoder,
         10,
-        batches(images, labels, 50).repeat(),
+        batches(images, labels, 50).repeat().skip,
         learning_rate=0.05,
         total_steps=120,
         batch_norm_momentum=batch_norm_momentum_of(12),
@@ -82,7 +88,7 @@ def test_the_momentum_of_batch_norm():
     tuned = fine_tuned(
         tiny_encoder(),
         10,
-        batches(images, labels, 8),
+        batches(images, labels, 8).skip,
         learning_rate=0.1,
         total_steps=1,
         batch_norm_momentum=0.97,
@@ -96,7 +102,7 @@ def test_a_rate_that_is_too_high():
         fine_tuned(
             tiny_encoder(),
             10,
-            batches(images, labels, 8).repeat(),
+            batches(images, labels, 8).repeat().skip,
             learning_rate=1e30,
             total_steps=5,
         )
@@ -109,3 +115,55 @@ def test_it_is_saved_and_loaded(tmp_path):
     model.save(tmp_path / "classifier.keras")
     loaded = keras.saving.load_model(tmp_path / "classifier.keras")
     np.testing.assert_allclose(loaded(images), expected, 1e-6)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_one_that_was_killed_goes_on(tmp_path):
+    """With the same weights, statistics and momentum."""
+    images, labels = examples(64)
+    steps = batches(images, labels, 8)
+    path = tmp_path / "state.npz"
+    encoder = tiny_encoder()
+    begun = []
+
+    def tuned(batches_from, **arguments):
+        return fine_tuned(
+            encoder,
+            10,
+            batches_from,
+            learning_rate=0.1,
+            total_steps=8,
+            **arguments,
+        )
+
+    def batches_from(first):
+        begun.append(first)
+        return steps.skip(first)
+
+    def kept(variables):
+        state = KeptState(path, variables, every=0)
+        write, times = state.write, []
+
+        def write_thrice():
+            write()
+            times.append(1)
+            if len(times) == 3:
+                raise Killed
+
+        state.write = write_thrice
+        return state
+
+    whole = tuned(batches_from)
+    with pytest.raises(Killed):
+        tuned(batches_from, kept=kept)
+    assert path.exists()
+    rest = tuned(
+        batches_from, kept=lambda variables: KeptState(path, variables)
+    )
+    assert begun[-1] == 3
+    assert not path.exists()  # What is done needs no state.
+    for ours, expected in zip(rest.weights, whole.weights, strict=True):
+        np.testing.assert_allclose(ours, expected, 1e-5, 1e-7)

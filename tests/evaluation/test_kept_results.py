@@ -1,5 +1,7 @@
 """What is kept outlives the process, and belongs to its settings."""
 
+import time
+
 import pytest
 
 from byol_tf.evaluation.kept_results import KeptResults, folder_for
@@ -25,6 +27,17 @@ def test_a_damaged_file_is_begun_again(tmp_path):
     path = tmp_path / "results.json"
     path.write_text('{"a": 0.')
     assert KeptResults(path).once("a", lambda: 2) == 2
+
+
+def test_the_time_is_that_of_all_processes(tmp_path, monkeypatch):
+    clock = iter([100.0, 103.0, 200.0, 204.0, 205.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    path = tmp_path / "results.json"
+    KeptResults(path).once("a", lambda: 1)  # In 3 seconds.
+    kept = KeptResults(path)
+    kept.once("a", never)
+    kept.once("b", lambda: 2)  # In 4 more.
+    assert kept.seconds == 8.0
 
 
 def test_other_settings_have_another_folder(tmp_path):

@@ -28,7 +28,13 @@ def test_figures_by_name():
 
 
 def differences(encoder, data=IMAGENET, **settings):
-    config = Config(image_size=224, dataset=IMAGENET, epochs=1000)
+    config = Config(
+        image_size=224,
+        eval_crop=0.875,
+        dataset=IMAGENET,
+        epochs=1000,
+        batch_size=4096,
+    )
     changed = config.resolved(**settings)
     return paper.differences("linear_sweep", changed, config, encoder, data)
 
@@ -50,11 +56,16 @@ def test_each_difference_is_named(resnet50):
     assert differences(resnet50, linear_epochs=2) == [
         "--linear_epochs: 2, not 80"
     ]
+    crop = differences(resnet50, eval_crop=1.0, train_split="train[:1%]")
+    assert crop == [
+        "--train_split: train[:1%], not train",
+        "--eval_crop: 1.0, not 0.875",
+    ]
     assert differences(resnet50, image_size=64) == ["images of 64 pixels"]
     assert differences(resnet50, data="bundled") == ["data: bundled"]
     found = paper.differences(
         "knn",
-        Config(image_size=224),
+        Config(image_size=224, eval_crop=0.875),
         Config(dataset="bundled", epochs=300),
         resnet50,
         "pets",
@@ -64,3 +75,30 @@ def test_each_difference_is_named(resnet50):
     small.build((None, 32, 32, 3))
     (found,) = differences(small)
     assert found == f"encoder: {small.count_params():,} weights, no ResNet-50"
+
+
+def of_pretraining(resnet50, **settings):
+    config = Config(image_size=224, eval_crop=0.875)
+    run = Config(**{"dataset": IMAGENET, "epochs": 1000} | settings)
+    return paper.differences("linear", config, run, resnet50, IMAGENET)
+
+
+def test_what_the_pretraining_was(resnet50):
+    assert of_pretraining(resnet50, batch_size=4096) == []
+    assert of_pretraining(resnet50, batch_size=64, predictor="none") == [
+        "pretraining: --batch_size=64",
+        "pretraining: --predictor=none",
+    ]
+    converted = dict(mode="convert")
+    path = "there/pretrain_res50x1.pkl"
+    assert of_pretraining(resnet50, deepmind_checkpoint=path, **converted) == []
+    path = "ablations/res50x1_crop_only.pkl"
+    assert of_pretraining(resnet50, deepmind_checkpoint=path, **converted) == [
+        "pretraining: that of res50x1_crop_only.pkl"
+    ]
+
+
+def test_another_network_of_50_layers(resnet50):
+    cifar = byol_tf.ResNet(depth=50, stem="cifar")
+    cifar.build((None, 32, 32, 3))
+    assert len(differences(cifar)) == 1

@@ -147,14 +147,22 @@ def test_a_part_of_the_labels(tmp_path):
     )
     rows = rows_of("semi_supervised", ours)
     names = {row.name: row.chosen["images"] for row in rows}
-    assert names == {"5 % of the labels": 20, "50 % of the labels": 200}
+    assert names == {"5 % of the labels": 25, "50 % of the labels": 250}
+
+
+def test_a_share_with_less_than_one_label_a_class(tmp_path):
+    ours = task(
+        tmp_path, tiny_encoder(), label_fractions=(0.001,), **SMALL_GRID
+    )
+    rows = rows_of("semi_supervised", ours)
+    assert rows[0].name == "10 labels, one of each class"
 
 
 def test_a_sweep_that_was_killed_goes_on(tmp_path, monkeypatch):
     """What was measured is not trained again."""
     rates = []
 
-    def tuned(encoder, classes, batches, *, learning_rate, **arguments):
+    def tuned(encoder, classes, batches_from, *, learning_rate, **arguments):
         rates.append(learning_rate)
         if len(rates) == 2:
             raise KeyboardInterrupt
@@ -177,6 +185,9 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path, monkeypatch):
     rows = rows_of("finetune", task(tmp_path, **settings))
     assert rates == [0.1, 0.2, 0.2, 0.3, 0.1]  # The last one for the test.
     assert rows[0].estimate.value == 0.1
+    # Finished, the test images are not looked at again.
+    monkeypatch.setattr(protocols, "extract", None)
+    assert rows_of("finetune", task(tmp_path, **settings)) == rows
 
 
 def test_rates_that_are_too_high_are_passed_over(tmp_path):
@@ -186,6 +197,8 @@ def test_rates_that_are_too_high_are_passed_over(tmp_path):
     assert chosen["validation"]["rate 1e+30, 1 epochs"] is None
     assert chosen["rate"] == 0.05
     settings["finetune_rates"] = (1e30,)
+    tmp_path = tmp_path / "other"
+    tmp_path.mkdir()
     with pytest.raises(ValueError, match="take lower ones"):
         rows_of("finetune", task(tmp_path, tiny_encoder(), **settings))
 
@@ -194,16 +207,16 @@ def test_fine_tuning_on_other_data(tmp_path):
     ours = task(
         tmp_path,
         tiny_encoder(),
-        transfer_steps=20,
-        transfer_rates=(0.05,),
+        transfer_steps=80,
+        transfer_rates=(0.1,),
         transfer_weight_decays=(0.0, 1e-3),
     )
     (row, _) = rows_of("transfer_finetune", ours)
     assert set(row.chosen["validation"]) == {
-        "rate 0.05, decay 0",
-        "rate 0.05, decay 0.001",
+        "rate 0.1, decay 0",
+        "rate 0.1, decay 0.001",
     }
-    assert row.estimate.value > 0.3
+    assert row.estimate.value > 0.3  # By chance 0.1.
 
 
 def test_several_labels_an_image(tmp_path):
@@ -243,8 +256,18 @@ def test_more_neighbours_than_images(tmp_path):
 
 def test_an_encoder_of_another_size(tmp_path):
     other = keras.Sequential([keras.Input([32, 32, 3]), keras.layers.Flatten()])
-    with pytest.raises(ConfigError, match="--image_size=28"):
-        rows_of("knn", task(tmp_path, other))
+    with pytest.raises(
+        ConfigError, match="of 32 x 32 pixels, not of --image_size=28"
+    ):
+        task(tmp_path, other).check()
+
+
+def test_an_encoder_that_gives_maps(tmp_path):
+    other = keras.Sequential(
+        [keras.Input([28, 28, 3]), keras.layers.AveragePooling2D(4)]
+    )
+    with pytest.raises(ConfigError, match=r"\[1, 7, 7, 3\] for an image"):
+        task(tmp_path, other).check()
 
 
 def test_features_that_are_not_finite(tmp_path):
@@ -255,8 +278,8 @@ def test_features_that_are_not_finite(tmp_path):
             keras.layers.Rescaling(float("nan")),
         ]
     )
-    with pytest.raises(ValueError, match="not finite"):
-        rows_of("knn", task(tmp_path, encoder))
+    with pytest.raises(ConfigError, match="not finite"):
+        task(tmp_path, encoder).check()
 
 
 def test_features_are_computed_once(tmp_path):
@@ -271,6 +294,28 @@ def test_features_are_computed_once(tmp_path):
 
 def test_features_of_a_large_set_are_float16(tmp_path, monkeypatch):
     monkeypatch.setattr("byol_tf.evaluation.task.FLOAT32_BYTES", 1000)
-    features, _ = task(tmp_path).features("test")
-    assert features.dtype == np.float16
-    assert isinstance(features, np.memmap)
+    # Less than the training images take, more than the validation images.
+    monkeypatch.setattr(
+        "byol_tf.evaluation.task.FLOAT32_BYTES", 4 * 147 * TRAIN
+    )
+    banks = []
+
+    def accuracies(bank, *others, **arguments):
+        banks.append(bank)
+        return {1: 0.5}
+
+    monkeypatch.setattr(protocols, "knn_accuracies", accuracies)
+    ours = task(tmp_path)
+    rows_of("knn", ours)
+    for name in ("train", "validation", "test"):
+        features, _ = ours.features(name)
+        assert features.dtype == np.float16
+        assert isinstance(features, np.memmap)
+    (bank,) = banks
+    assert bank.shape == (TRAIN + VALIDATION, 147)
+    middle = bank[TRAIN - 3 : TRAIN + 2]
+    assert middle.dtype == np.float16
+    expected, _ = arrays(ours.training)
+    np.testing.assert_allclose(
+        middle, expected[TRAIN - 3 : TRAIN + 2], rtol=1e-3, atol=1e-3
+    )
