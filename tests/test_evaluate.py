@@ -2,11 +2,14 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
 
 import keras
 import numpy as np
 import pytest
-from conftest import save_images, tiny_encoder
+from conftest import ROOT, run, save_images, tiny_encoder
 
 from byol_tf.main import main
 
@@ -117,6 +120,70 @@ def test_results_of_another_encoder_are_dropped(encoder_file, small):
     assert [result["protocol"] for result in results] == ["knn"]
 
 
+def test_images_that_were_exchanged_are_measured_anew(encoder_file, tmp_path):
+    root = tmp_path / "pets"
+    for split, first in (("train", 0), ("test", 20)):
+        for label in ("a", "b"):
+            save_images(root / split / label, 6, size=(28, 28), first=first)
+            first += 6
+    report = encoder_file.parent / "report.json"
+    flags = (
+        "--protocols=transfer",
+        f"--transfer_sets=pets:{root}",
+        "--image_size=28",
+    )
+    assert evaluate(encoder_file, *flags) == 0
+    first = json.loads(report.read_text())["protocols"][0]
+    assert first["rows"][0]["metric"] == "mean_per_class"
+    assert first["rows"][0]["paper"] == 90.4
+    assert any("paper's 2,940 / 740" in note for note in first["notes"])
+    save_images(root / "test" / "a", 6, size=(28, 28), first=100)
+    for path in (root / "test" / "a").glob("02?.jpg"):
+        path.unlink()
+    assert evaluate(encoder_file, *flags) == 0
+    second = json.loads(report.read_text())["protocols"][0]
+    assert second["images"] == first["images"]
+    assert second["fingerprints"]["train"] == first["fingerprints"]["train"]
+    assert second["fingerprints"]["test"] != first["fingerprints"]["test"]
+
+
+@pytest.mark.slow
+def test_one_that_was_killed_goes_on(encoder_file, small):
+    """A real process, killed inside the second training of a sweep."""
+    flags = [
+        *FLAGS,
+        f"--encoder={encoder_file}",
+        f"--dataset={small}",
+        "--protocols=finetune",
+        "--finetune_rates=0.05,0.1",
+        "--finetune_epochs=2",
+    ]
+    kept = encoder_file.parent / "protocols"
+    process = subprocess.Popen(
+        [sys.executable, "byol_tf/main.py", *flags], cwd=ROOT
+    )
+    for _ in range(9000):
+        found = [path.read_text() for path in kept.rglob("results.json")]
+        if any("rate 0.05" in text for text in found):
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    (path,) = kept.rglob("results.json")
+    before = json.loads(path.read_text())
+    assert "result" not in before["results"]
+    assert run(*flags).returncode == 0
+    (path,) = kept.rglob("results.json")
+    after = json.loads(path.read_text())
+    assert after["seconds"] > before["seconds"]
+    assert before["results"].items() <= after["results"].items()
+    chosen = after["results"]["result"]["rows"][0]["chosen"]
+    assert set(chosen["validation"]) == {
+        "rate 0.05, 2 epochs",
+        "rate 0.1, 2 epochs",
+    }
+
+
 def bad_name(tmp_path, small):
     return ["--protocols=kn"], "--protocols=kn is none of knn, linear"
 
@@ -196,6 +263,21 @@ def bad_set(tmp_path, small):
     return flags, "--transfer_sets=food is none of food101, cifar10"
 
 
+def bad_set_without_its_protocol(tmp_path, small):
+    flags = ["--protocols=knn", "--transfer_sets=dtd"]
+    return flags, "--transfer_sets=dtd goes with --protocols=transfer"
+
+
+def bad_set_after_others(tmp_path, small):
+    flags = [
+        f"--dataset={small}",
+        "--protocols=knn,transfer",
+        f"--transfer_sets=all,birdsnap:{tmp_path}",
+        f"--data_dir={tmp_path}",
+    ]
+    return flags, "food101 .* is not on disk"
+
+
 def bad_set_on_disk(tmp_path, small):
     flags = [
         "--protocols=transfer",
@@ -221,6 +303,8 @@ def bad_grid(tmp_path, small):
         bad_weights,
         bad_nan,
         bad_set,
+        bad_set_without_its_protocol,
+        bad_set_after_others,
         bad_set_on_disk,
         bad_grid,
     ],
@@ -230,6 +314,8 @@ def test_bad_input_is_answered_by_one_line(
 ):
     flags, expected = make(tmp_path, small)
     assert evaluate(encoder_file, *flags) == 2
-    error = capfd.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
+    output = capfd.readouterr()
+    assert "## Protocols" not in output.out  # Nothing was measured before.
+    error = output.err.replace("\r", "\n").strip().splitlines()[-1]
     assert error.startswith("byol_tf: ")
     assert re.search(expected, error), error
