@@ -13,7 +13,7 @@ from byol_tf.config import Config, ConfigError
 from byol_tf.data.bundled import open_bundled
 from byol_tf.data.skipped import Skipped
 from byol_tf.data.sources import ArraySource
-from byol_tf.evaluation import protocols
+from byol_tf.evaluation import frozen_protocols, tuned_protocols
 from byol_tf.evaluation.kept_results import KeptResults
 from byol_tf.evaluation.protocols import PROTOCOLS
 from byol_tf.evaluation.task import Task
@@ -170,9 +170,9 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path, monkeypatch):
             np.zeros(len(images), int)
         ]
 
-    monkeypatch.setattr(protocols, "fine_tuned", tuned)
+    monkeypatch.setattr(tuned_protocols, "fine_tuned", tuned)
     monkeypatch.setattr(
-        protocols,
+        tuned_protocols,
         "extract",
         lambda model, batches, title="": (
             np.eye(10, dtype=np.float32)[np.zeros(TEST, int)],
@@ -186,10 +186,11 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path, monkeypatch):
     assert rates == [0.1, 0.2, 0.2, 0.3, 0.1]  # The last one for the test.
     assert rows[0].estimate.value == 0.1
     # Finished, the test images are not looked at again.
-    monkeypatch.setattr(protocols, "extract", None)
+    monkeypatch.setattr(tuned_protocols, "extract", None)
     assert rows_of("finetune", task(tmp_path, **settings)) == rows
 
 
+@pytest.mark.slow
 def test_rates_that_are_too_high_are_passed_over(tmp_path):
     settings = dict(finetune_rates=(1e30, 0.05), finetune_epochs=(1,))
     ours = task(tmp_path, tiny_encoder(), **settings)
@@ -304,7 +305,7 @@ def test_features_of_a_large_set_are_float16(tmp_path, monkeypatch):
         banks.append(bank)
         return {1: 0.5}
 
-    monkeypatch.setattr(protocols, "knn_accuracies", accuracies)
+    monkeypatch.setattr(frozen_protocols, "knn_accuracies", accuracies)
     ours = task(tmp_path)
     rows_of("knn", ours)
     for name in ("train", "validation", "test"):

@@ -273,6 +273,7 @@ def test_micro_batches_have_the_mean_of_their_gradients(float64):
             w.assign(value)
 
 
+@pytest.mark.slow
 def test_micro_batches_of_two_replicas(float64, mirrored):
     single = tiny_model(total_steps=10, micro_batches=2)
     with mirrored.scope():

@@ -139,7 +139,10 @@ def keras_encoder() -> keras.Model:
     return keras.Model(images, x)
 
 
-@pytest.mark.parametrize("make_encoder", [tiny_encoder, keras_encoder])
+@pytest.mark.parametrize(
+    "make_encoder",
+    [pytest.param(tiny_encoder, marks=pytest.mark.slow), keras_encoder],
+)
 def test_a_users_own_fit_on_two_replicas(mirrored, make_encoder):
     images = np.random.RandomState(0).rand(24, 16, 16, 3).astype(np.float32)
     batches = tf.data.Dataset.from_tensor_slices(images)

@@ -29,7 +29,15 @@ def trainable(model) -> int:
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
-@pytest.mark.parametrize("depth, width", OFFICIAL)
+@pytest.mark.parametrize(
+    "depth, width",
+    [
+        pytest.param(*network, marks=pytest.mark.slow)
+        if network in ((50, 2), (152, 1), (200, 1))
+        else network
+        for network in OFFICIAL
+    ],
+)
 def test_official_parameter_counts(depth, width):
     encoder = byol_tf.ResNet(depth, width)
     expected, with_heads = OFFICIAL[depth, width]

@@ -262,9 +262,12 @@ def varied_targets(plain, start, model):
     "variant",
     [
         Variant(negatives_weight=1.0),
-        Variant(**SIMCLR),
-        Variant(predictor="optimal_linear", tau_schedule="constant"),
-        Variant(predictor_rate=10.0),
+        pytest.param(Variant(**SIMCLR), marks=pytest.mark.slow),
+        pytest.param(
+            Variant(predictor="optimal_linear", tau_schedule="constant"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(Variant(predictor_rate=10.0), marks=pytest.mark.slow),
     ],
     ids=["negatives", "simclr", "linear", "rate"],
 )
