@@ -69,21 +69,8 @@ def _fine_tuned_with(task: Task, source: Source, name: str) -> list[Row]:
         )
     }
 
-    def rows():
-        best, figures = _swept(task, name, grid, tuned)
-        model = tuned(f"{name}, test", **best)
-        scores, labels = extract(model, task.batches(task.test), "test")
-        return task.rows(
-            name,
-            scores,
-            labels,
-            **best,
-            images=source.size,
-            batch_size=batch_size,
-            validation=figures,
-        )
-
-    return [Row.of(row) for row in task.kept.once(f"{name}/test", rows)]
+    chosen = {"images": source.size, "batch_size": batch_size}
+    return _best(task, name, grid, tuned, tuned, chosen)
 
 
 def transfer_finetune(task: Task) -> Iterator[Row]:
@@ -113,17 +100,37 @@ def transfer_finetune(task: Task) -> Iterator[Row]:
             config.transfer_rates, config.transfer_weight_decays
         )
     }
-    best, figures = _swept(task, "transfer_finetune", grid, tuned)
-    model = tuned("fine-tuning, test", **best, source=task.training)
-    scores, labels = extract(model, task.batches(task.test), "test")
-    yield from task.rows(
-        "fine-tuned",
-        scores,
-        labels,
-        **best,
-        batch_size=batch_size,
-        validation=figures,
-    )
+    with_all = functools.partial(tuned, source=task.training)
+    chosen = {"batch_size": batch_size}
+    yield from _best(task, "fine-tuned", grid, tuned, with_all, chosen)
+
+
+def _best(
+    task: Task,
+    name: str,
+    grid: dict[str, dict],
+    tuned: Callable,
+    last_tuned: Callable,
+    chosen: dict,
+) -> list[Row]:
+    """The rows of the best point of a grid; test images are used once.
+
+    Args:
+      task: whose `kept` has the rows, once they are there.
+      name: of the rows.
+      grid: and tuned: see `_swept`.
+      last_tuned: like `tuned`, of the network to test.
+      chosen: what else to say of the rows.
+    """
+
+    def rows():
+        best, figures = _swept(task, name, grid, tuned)
+        model = last_tuned(f"{name}, test", **best)
+        scores, labels = extract(model, task.batches(task.test), "test")
+        about = {**best, **chosen, "validation": figures}
+        return task.rows(name, scores, labels, **about)
+
+    return [Row.of(row) for row in task.kept.once(f"{name}/test", rows)]
 
 
 def _swept(

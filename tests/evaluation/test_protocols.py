@@ -204,6 +204,7 @@ def test_rates_that_are_too_high_are_passed_over(tmp_path):
         rows_of("finetune", task(tmp_path, tiny_encoder(), **settings))
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_other_data(tmp_path):
     ours = task(
         tmp_path,
