@@ -56,7 +56,7 @@ _OF_IMAGES = (
     "tfrecord_test",
 )
 
-# The paper's validation split of ImageNet has so many images (appendix C.1).
+# The paper's validation split of ImageNet has so many images (appendix C).
 MOST_VALIDATION_IMAGES = 10_009
 
 

@@ -20,6 +20,7 @@ import subprocess
 import sys
 
 from byol_tf import command_line
+from byol_tf.benchmarks.machine import processor
 from byol_tf.config import Config
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -228,17 +229,9 @@ def environment() -> dict[str, str]:
     return versions | {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
     }
-
-
-def _processor() -> str:
-    """The model's name, where Linux tells it."""
-    path = pathlib.Path("/proc/cpuinfo")
-    text = path.read_text() if path.exists() else ""
-    name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    return name[1] if name else platform.processor()
 
 
 def write(results: list[dict], runs: pathlib.Path) -> None:

@@ -6,7 +6,8 @@ import platform
 
 def processor() -> str:
     """The processor's name."""
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    path = pathlib.Path("/proc/cpuinfo")  # Linux has it.
+    lines = path.read_text().splitlines() if path.exists() else []
     names = [
         line.split(":")[1].strip() for line in lines if "model name" in line
     ]

@@ -17,6 +17,12 @@ from byol_tf.data.tfds_source import class_labels, open_split, prepared_builder
 PUBLISHED = {0.01: "1pct", 0.1: "10pct"}
 
 
+def is_imagenet(dataset: str) -> bool:
+    """Whether `--dataset` names ImageNet in TFDS, of any version."""
+    kind, _, name = dataset.partition(":")
+    return kind == "tfds" and name.partition(":")[0] == "imagenet2012"
+
+
 def semi_supervised(
     labels: np.ndarray, fraction: float, seed: int
 ) -> np.ndarray:
@@ -65,9 +71,7 @@ def open_labelled_part(
       ConfigError: if no image has a label, or the published list is not on
         disk.
     """
-    kind, _, name = config.dataset.partition(":")
-    is_imagenet = kind == "tfds" and name.partition(":")[0] == "imagenet2012"
-    if not (is_imagenet and fraction in PUBLISHED):
+    if not (is_imagenet(config.dataset) and fraction in PUBLISHED):
         numbers = semi_supervised(
             labels_of(train), share or fraction, config.seed
         )

@@ -1,1 +1,1 @@
-"""What a frozen encoder is worth."""
+"""What an encoder is worth."""

@@ -1,7 +1,7 @@
 """Fine-tuning: encoder and a new linear classifier, trained with labels.
 
-Source: arXiv 2006.07733, section 4.2 and appendices D.2 (parts of the labels)
-and D.5 (other data sets). It is not in the official release.
+Source: arXiv 2006.07733, section 4 and appendices C (parts of the labels) and D
+(other data sets). It is not in the official release.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,8 +13,6 @@ import tensorflow as tf
 from byol_tf.evaluation.kept_results import KeptState
 from byol_tf.optim.nesterov import Nesterov
 from byol_tf.optim.schedules import WarmupCosine
-
-MOMENTUM = 0.9
 
 
 class Diverged(ValueError):
@@ -107,7 +105,7 @@ def fine_tuned(
     model = Classifier(copy, num_classes)
     schedule = WarmupCosine(learning_rate, 256, total_steps=total_steps)
     model.compile(
-        Nesterov(schedule, MOMENTUM, weight_decay), loss=_cross_entropy
+        Nesterov(schedule, weight_decay=weight_decay), loss=_cross_entropy
     )
     first_step, state = 0, None
     if kept is not None:

@@ -1,6 +1,6 @@
 """Protocols on frozen features: neighbours, linear classifiers, regression.
 
-Source: arXiv 2006.07733, section 4 and appendices C.1 and D; the official
+Source: arXiv 2006.07733, section 4 and appendices C and D; the official
 `byol/eval_experiment.py` for `linear`. `knn` is not in the paper.
 """
 

@@ -1,6 +1,6 @@
 """The paper's linear evaluation: a classifier on frozen features.
 
-Source: arXiv 2006.07733, section 4.1 and appendix D.1; the official
+Source: arXiv 2006.07733, section 4 and appendix C; the official
 `byol/eval_experiment.py` and `byol/configs/eval.py`.
 """
 
@@ -14,8 +14,6 @@ import tqdm
 from byol_tf.evaluation.kept_results import KeptState
 from byol_tf.optim.nesterov import Nesterov
 from byol_tf.optim.schedules import WarmupCosine
-
-MOMENTUM = 0.9
 
 # Learning rates of a batch of 256 images that the paper chooses from.
 BASE_RATES = (0.4, 0.3, 0.2, 0.1, 0.05)
@@ -64,7 +62,7 @@ class LinearClassifiers:
         self.kernels = keras.Variable(tf.tile(kernel, [1, count, 1]))
         self.biases = keras.Variable(tf.zeros([count, num_classes]))
         self._optimizer = Nesterov(
-            WarmupCosine(1.0, batch_size, total_steps=total_steps), MOMENTUM
+            WarmupCosine(1.0, batch_size, total_steps=total_steps)
         )
         self._optimizer.build([self.kernels, self.biases])
 

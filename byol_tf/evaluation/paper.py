@@ -17,6 +17,7 @@ from byol_tf.config import (
     Config,
     as_text,
 )
+from byol_tf.data.semi_supervised import is_imagenet
 from byol_tf.data.transfer_sets import TRANSFER_SETS
 from byol_tf.evaluation.protocols import PROTOCOLS
 
@@ -70,7 +71,7 @@ def differences(
       data: as for `published`.
     """
     found = []
-    if data.partition(":")[0] not in TRANSFER_SETS and not _is_imagenet(data):
+    if data.partition(":")[0] not in TRANSFER_SETS and not is_imagenet(data):
         found.append(f"data: {data}")
     if not _is_resnet50(encoder):
         count = encoder.count_params()
@@ -92,7 +93,7 @@ def differences(
         if value != default:
             published = f", not {as_text(default)}" if default else ""
             found.append(f"--{name}: {as_text(value)}{published}")
-    if protocol == "semi_supervised" and _is_imagenet(data):
+    if protocol == "semi_supervised" and is_imagenet(data):
         found.append(
             "validation images are drawn from all training images, those of "
             "the published lists as well"
@@ -110,7 +111,7 @@ def _of_pretraining(run: Config | None) -> list[str]:
         name = pathlib.Path(run.deepmind_checkpoint).name
         published = name == "pretrain_res50x1.pkl"
         return [] if published else [f"pretraining: that of {name}"]
-    if run.steps or run.epochs != 1000 or not _is_imagenet(run.dataset):
+    if run.steps or run.epochs != 1000 or not is_imagenet(run.dataset):
         length = f"{run.epochs} epochs"
         if run.steps:
             length = f"{run.steps} steps"
@@ -128,11 +129,6 @@ def _of_pretraining(run: Config | None) -> list[str]:
         f"pretraining: --{name}={as_text(getattr(run, name))}"
         for name in changed
     ]
-
-
-def _is_imagenet(dataset: str) -> bool:
-    kind, _, name = dataset.partition(":")
-    return kind == "tfds" and name.partition(":")[0] == "imagenet2012"
 
 
 def _is_resnet50(encoder: keras.Model) -> bool:

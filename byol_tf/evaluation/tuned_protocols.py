@@ -1,6 +1,6 @@
 """Protocols that train the whole network with labels.
 
-Source: arXiv 2006.07733, sections 4.2 and 4.3 and appendices C.2 and D.
+Source: arXiv 2006.07733, section 4 and appendices C and D.
 """
 
 import functools
