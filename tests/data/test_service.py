@@ -77,6 +77,7 @@ def test_nothing_is_read_here_that_the_service_sends(
     assert_equal(stream(source, 0, address), stream(source), 20)
 
 
+@pytest.mark.slow
 def test_each_machine_gets_its_part_of_a_batch(files, servers):
     address, *_ = servers
     part = {"worker": 1, "workers": 2}

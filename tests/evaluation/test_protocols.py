@@ -141,6 +141,7 @@ def test_fine_tuning_chooses_on_validation(tmp_path):
     assert chosen["images"] == TRAIN
 
 
+@pytest.mark.slow
 def test_a_part_of_the_labels(tmp_path):
     ours = task(
         tmp_path, tiny_encoder(), label_fractions=(0.05, 0.5), **SMALL_GRID
@@ -221,6 +222,7 @@ def test_fine_tuning_on_other_data(tmp_path):
     assert row.estimate.value > 0.3  # By chance 0.1.
 
 
+@pytest.mark.slow
 def test_several_labels_an_image(tmp_path):
     """Classes in pairs: an image is of two, and one does not count."""
     ours = task(

@@ -181,6 +181,7 @@ def test_predict_gives_the_encoders_features():
     )
 
 
+@pytest.mark.slow
 def test_same_seed_same_run():
     images = np.random.rand(16, 16, 16, 3).astype(np.float32)
 
@@ -273,6 +274,7 @@ def test_micro_batches_have_the_mean_of_their_gradients(float64):
             w.assign(value)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_micro_batches_of_two_replicas(float64, mirrored):
     single = tiny_model(total_steps=10, micro_batches=2)
@@ -405,6 +407,7 @@ def test_views_of_two_replicas_are_those_of_one(mirrored):
         np.testing.assert_allclose(tf.concat(parts, 0), whole, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fit_refuses_a_batch_that_replicas_share_unequally(mirrored):
     images = np.zeros((5, 16, 16, 3), np.float32)
     with mirrored.scope():
