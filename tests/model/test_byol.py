@@ -275,7 +275,6 @@ def test_micro_batches_have_the_mean_of_their_gradients(float64):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_micro_batches_of_two_replicas(float64, mirrored):
     single = tiny_model(total_steps=10, micro_batches=2)
     with mirrored.scope():
