@@ -106,17 +106,23 @@ class GroupNorm(_ScaleAndOffset):
         self.epsilon = epsilon
 
     def call(self, inputs, training=False):
-        shape, channels = tf.shape(inputs), inputs.shape[-1]
+        x = tf.cast(inputs, self.variable_dtype)
+        centred = x - self._group_means(x)
+        variance = self._group_means(tf.square(centred))
+        scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast(centred * scale + self.beta, inputs.dtype)
+
+    def _group_means(self, x):
+        """[batch, channels] or [batch, 1, 1, channels]: each its group's."""
+        # Pixels first, then channels: both run along the memory.
+        x = tf.reduce_mean(x, list(range(1, x.shape.rank - 1)), keepdims=True)
+        channels = x.shape[-1]
         most = max(min(self.groups, channels // LEAST_CHANNELS), 1)
         groups = next(n for n in range(most, 0, -1) if channels % n == 0)
-        x = tf.reshape(
-            tf.cast(inputs, self.variable_dtype),
-            [shape[0], -1, groups, channels // groups],
-        )
-        mean, variance = tf.nn.moments(x, [1, 3], keepdims=True)
-        x = (x - mean) * tf.math.rsqrt(variance + self.epsilon)
-        x = tf.reshape(x, shape) * self.gamma + self.beta
-        return tf.cast(x, inputs.dtype)
+        parts = tf.reshape(x, [-1, groups, channels // groups])
+        means = tf.reduce_mean(parts, 2, keepdims=True)
+        means = tf.broadcast_to(means, tf.shape(parts))
+        return tf.reshape(means, tf.shape(x))
 
     def get_config(self):
         return {
