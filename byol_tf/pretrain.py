@@ -12,7 +12,7 @@ import sys
 import keras
 import tensorflow as tf
 
-from byol_tf import report
+from byol_tf import plots, report
 from byol_tf.config import Config, ConfigError
 from byol_tf.data.pipeline import open_dataset, training_batches
 from byol_tf.data.service import check_service
@@ -229,7 +229,7 @@ def _report(
     parameters = sum(
         math.prod(v.shape) for v in model.encoder.trainable_variables
     )
-    report.plot_training(rows, folder, config.projection_size)
+    plots.plot_training(rows, folder, config.projection_size)
     report.update(
         folder,
         pretrain={

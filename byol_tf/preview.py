@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from byol_tf import augment, report
+from byol_tf import augment, plots
 from byol_tf.config import Config
 from byol_tf.data.pipeline import (
     evaluation_batches,
@@ -46,6 +46,6 @@ def run(config: Config) -> Config:
         )
     )
     path = folder / "plots" / "augmented_pairs.png"
-    report.draw_views(*map(np.asarray, (originals, view1, view2)), path)
+    plots.draw_views(*map(np.asarray, (originals, view1, view2)), path)
     print(path)
     return config

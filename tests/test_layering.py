@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = {
     "config": 0,
     "augment": 0,
+    "plots": 0,
     "report": 0,
     "optim": 0,
     "model": 1,

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import PIL.Image
 
-from byol_tf import report
+from byol_tf import plots, report
 
 ROWS = [
     {
@@ -88,12 +88,6 @@ def test_without_baselines_and_with_negatives(tmp_path):
     assert "not trained" not in text and "raw pixels" not in text
 
 
-def test_neighbours_of_a_single_class(tmp_path):
-    image = (np.random.rand(12, 12, 3), "shoe")
-    report.draw_neighbours([image], [[image, image]], tmp_path / "one.png")
-    assert (tmp_path / "one.png").stat().st_size > 1000
-
-
 def test_a_collapse_is_called_one(tmp_path):
     found = collapse("collapsed projections", "predictor missing")
     report.update(tmp_path, pretrain=PRETRAIN, collapse=found)
@@ -102,27 +96,30 @@ def test_a_collapse_is_called_one(tmp_path):
 
 
 def test_a_run_that_diverged_has_a_report(tmp_path):
-    lost = {"repr_loss": None, "classif_loss": None, "projection_std": None}
-    report.plot_training([*ROWS, ROWS[-1] | lost], tmp_path, 16)
     figures = collapse("not finite") | {"projection_std": None}
     pretrain = PRETRAIN | {"final_loss": None}
     report.update(tmp_path, pretrain=pretrain, collapse=figures)
     text = (tmp_path / "report.md").read_text()
     assert "| final BYOL loss (0 to 8) | not finite |" in text
-    report.update(tmp_path, export={"skipped": "Features not finite."})
+    report.update(
+        tmp_path,
+        evaluation={"skipped": "No labels."},
+        export={"skipped": "Features not finite."},
+    )
+    assert "No labels." in (tmp_path / "report.md").read_text()
     assert "Features not finite." in (tmp_path / "report.md").read_text()
 
 
 def test_plots_are_pictures_and_stand_in_the_report(tmp_path):
-    report.plot_training(ROWS, tmp_path, projection_size=16)
+    plots.plot_training(ROWS, tmp_path, projection_size=16)
     images = np.random.rand(3, 12, 12, 3)
-    plots = tmp_path / "plots"
-    report.draw_views(images, images, images, plots / "augmented_pairs.png")
+    folder = tmp_path / "plots"
+    plots.draw_views(images, images, images, folder / "augmented_pairs.png")
     named = [(image, "shoe") for image in images]
-    report.draw_neighbours(named[:2], [named, named], plots / "neighbours.png")
+    plots.draw_neighbours(named[:2], [named, named], folder / "neighbours.png")
     report.update(tmp_path, pretrain=PRETRAIN, collapse=collapse())
     text = (tmp_path / "report.md").read_text()
-    names = {path.name for path in plots.iterdir()}
+    names = {path.name for path in folder.iterdir()}
     assert names == {
         "loss.png",
         "tau.png",
@@ -133,20 +130,8 @@ def test_plots_are_pictures_and_stand_in_the_report(tmp_path):
     }
     for name in names:
         assert f"plots/{name}" in text
-        pixels = np.asarray(PIL.Image.open(plots / name).convert("L"))
+        pixels = np.asarray(PIL.Image.open(folder / name).convert("L"))
         assert pixels.std() > 5
-
-
-def test_without_labels_there_is_no_accuracy_to_plot(tmp_path):
-    rows = [
-        {k: v for k, v in row.items() if k != "knn_top1"}
-        | {"classif_loss": 0.0}
-        for row in ROWS
-    ]
-    report.plot_training(rows, tmp_path, projection_size=16)
-    assert not (tmp_path / "plots/knn.png").exists()
-    report.update(tmp_path, evaluation={"skipped": "No labels."})
-    assert "No labels." in (tmp_path / "report.md").read_text()
 
 
 def protocol(name, value, *differs, paper=None, data="bundled", **changes):

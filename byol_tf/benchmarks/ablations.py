@@ -5,7 +5,7 @@
 
 A row is a file of flags/ablations/ and a seed. It is trained and evaluated by
 the command line in a process of its own, in a run folder of its own. After each
-one RUNS/ablations.md and RUNS/ablations.json are written anew. A benchmark that
+one RUNS/ablations.md, .json and .png are written anew. A benchmark that
 was stopped goes on by the same command: what is finished is not run again.
 """
 
@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 
-from byol_tf import command_line
+from byol_tf import command_line, plots
 from byol_tf.benchmarks.machine import processor
 from byol_tf.config import Config
 
@@ -235,7 +235,7 @@ def environment() -> dict[str, str]:
 
 
 def write(results: list[dict], runs: pathlib.Path) -> None:
-    """Both files, from all results so far."""
+    """The files, from all results so far."""
     machine = environment()
     record = {"environment": machine, "results": results}
     for name, text in (
@@ -245,6 +245,23 @@ def write(results: list[dict], runs: pathlib.Path) -> None:
         partial = runs / f"{name}.partial"
         partial.write_text(text)
         partial.replace(runs / name)
+    draw(results, runs / "ablations.png")
+
+
+def draw(results: list[dict], path: pathlib.Path) -> None:
+    """Bars of kNN accuracy, of the first seed where there are several."""
+    measured = [
+        result
+        for result in results
+        if "knn_top1" in result and result["seed"] == results[0]["seed"]
+    ]
+    untrained = [r["untrained"] for r in measured if r["untrained"]]
+    plots.draw_accuracies(
+        {result["row"]: result["knn_top1"] for result in measured},
+        untrained[0]["knn_top1"] if untrained else None,
+        {r["row"] for r in measured if "collapsed projections" in r["found"]},
+        path,
+    )
 
 
 def markdown(results: list[dict], machine: dict[str, str]) -> str:

@@ -5,7 +5,7 @@ import pathlib
 import keras
 import numpy as np
 
-from byol_tf import report
+from byol_tf import plots
 from byol_tf.config import Config
 from byol_tf.data.pipeline import evaluation_batches
 from byol_tf.data.sources import Dataset
@@ -133,7 +133,7 @@ def _draw_neighbours(
         ]
 
     found = iter(named(dataset.train, train_numbers[numbers.flatten()]))
-    report.draw_neighbours(
+    plots.draw_neighbours(
         named(dataset.test, test_numbers[queries]),
         [[next(found) for _ in row] for row in numbers],
         path,

@@ -130,6 +130,7 @@ def test_two_rows_end_to_end(tmp_path, capsys):
     assert "predictor missing" in without["found"]
     assert 0 < base["knn_top1"] <= 1
     assert "| not trained |" in (tmp_path / "ablations.md").read_text()
+    assert (tmp_path / "ablations.png").stat().st_size > 1000
     progress = capsys.readouterr().out
     assert "[1/2] base, seed 0: kNN" in progress
 
