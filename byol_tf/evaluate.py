@@ -196,9 +196,7 @@ def _run_protocol(
                 protocol, config, _pretraining(path), encoder, data.name
             ),
             "notes": list(splits.notes),
-            "images": {
-                name: getattr(splits, name).size for name in data.fingerprints
-            },
+            "images": _counts(data, PROTOCOLS[protocol].chooses),
             "fingerprints": data.fingerprints,
             "seed": config.seed,
             "settings": settings
@@ -216,6 +214,16 @@ def _run_protocol(
         ) from error
     report.add_protocol(folder, result)
     print(report.protocols_text([result]))
+
+
+def _counts(data, with_validation: bool) -> dict[str, int]:
+    """Images in each split; those of validation stand with train's, or not."""
+    counts = {
+        name: getattr(data.splits, name).size for name in data.fingerprints
+    }
+    if not with_validation:
+        counts["train"] += counts.pop("validation")
+    return counts
 
 
 def _as_json(protocol, data_name, row) -> dict:

@@ -244,10 +244,13 @@ def protocols_text(results: list[dict]) -> str:
 
 def _protocol_remark(result: dict, common: list[str]) -> str:
     """How one result came about, and in what else it is not the paper's."""
-    images = result["images"]
+    names = {"train": "training", "validation": "validation", "test": "test"}
+    counts = [
+        f"{count:,} {names[name]}" for name, count in result["images"].items()
+    ]
     text = (
-        f"{images['train']:,} training, {images['validation']:,} validation "
-        f"and {images['test']:,} test images; seed {result['seed']}; "
+        f"{', '.join(counts[:-1])} and {counts[-1]} images; "
+        f"seed {result['seed']}; "
         f"{result['seconds']:.0f} s."
     )
     chosen = {

@@ -15,11 +15,14 @@ class Protocol(NamedTuple):
       rows: computes it.
       settings: names of fields of `Config`.
       is_transfer: whether it is of --transfer_sets.
+      chooses: whether it chooses anything on the validation split; if not, it
+        learns from that split, too.
     """
 
     rows: Callable[[Task], Iterator[Row]]
     settings: tuple[str, ...]
     is_transfer: bool = False
+    chooses: bool = True
 
 
 _LINEAR = ("linear_epochs", "classifier_batch_size")
@@ -27,8 +30,8 @@ _GRID = ("finetune_rates", "finetune_epochs", "classifier_batch_size")
 
 # By the names of --protocols.
 PROTOCOLS = {
-    "knn": Protocol(frozen.knn, ("knn_neighbours",)),
-    "linear": Protocol(frozen.linear, _LINEAR),
+    "knn": Protocol(frozen.knn, ("knn_neighbours",), chooses=False),
+    "linear": Protocol(frozen.linear, _LINEAR, chooses=False),
     "linear_sweep": Protocol(frozen.linear_sweep, _LINEAR),
     "linear_cached": Protocol(frozen.linear_cached, _LINEAR),
     "semi_supervised": Protocol(
