@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 import byol_tf
-from byol_tf import augment
+from byol_tf import augment, image_operations
 from byol_tf.data import images as host
 from byol_tf.deepmind import Architecture, read_checkpoint
 from byol_tf.model.resnet import DEPTHS, normalize
@@ -373,27 +373,33 @@ def operation(name: str, parameters) -> Callable[[tf.Tensor], tf.Tensor]:
     if kind in nothing:
         value = parameters.get("delta", parameters.get("factor"))
         arguments = nothing | {kind: each(value)}
-        clipped = augment.clip if parameters["clipped"] else tf.identity
+        clipped = (
+            image_operations.clip if parameters["clipped"] else tf.identity
+        )
         return lambda x: clipped(
-            augment.adjust_brightness_and_contrast(x, **arguments)
+            image_operations.adjust_brightness_and_contrast(x, **arguments)
         )
     if kind in (*colours, "hsv"):
         value = parameters.get("delta", parameters.get("factor", 0.0))
         arguments = colours | ({kind: each(value)} if kind in colours else {})
-        return lambda x: augment.adjust_saturation_and_hue(x, **arguments)
+        return lambda x: image_operations.adjust_saturation_and_hue(
+            x, **arguments
+        )
     if kind.startswith("blur"):
         sigma = parameters["sigma"]
-        return lambda x: augment.gaussian_blur(x, tf.fill(x.shape[:1], sigma))
+        return lambda x: image_operations.gaussian_blur(
+            x, tf.fill(x.shape[:1], sigma)
+        )
     if kind.startswith("chain"):
         return lambda x: chain(x, [parameters] * 2)
     if kind == "postprocess":
         return lambda x: chain(x, parameters)
     return {
-        "gray": augment.to_gray,
-        "flip": augment.flip,
-        "solarize": augment.solarize,
-        "normalize": lambda x: augment.to_planes(
-            normalize(augment.from_planes(x))
+        "gray": image_operations.to_gray,
+        "flip": image_operations.flip,
+        "solarize": image_operations.solarize,
+        "normalize": lambda x: image_operations.to_planes(
+            normalize(image_operations.from_planes(x))
         ),
     }[kind]
 
@@ -415,7 +421,9 @@ def augmentation() -> list[Row]:
     golden = load("augment_ops.npz")
     parameters = json.loads(str(golden["params_json"]))
     images = {
-        size: augment.to_planes(tf.constant(golden[f"images{size}_u8"]))
+        size: image_operations.to_planes(
+            tf.constant(golden[f"images{size}_u8"])
+        )
         for size in ("", "224")
     }
     names = [name for name in parameters if name != "hsv"]
@@ -452,8 +460,8 @@ def augmentation() -> list[Row]:
     pixels = tf.reshape(
         tf.gather(golden["images_u8"], [0, 2]) / np.float32(255), [-1, 1, 1, 3]
     )
-    red = augment.adjust_saturation_and_hue(
-        augment.to_planes(pixels), tf.ones_like(hue), -tf.constant(hue)
+    red = image_operations.adjust_saturation_and_hue(
+        image_operations.to_planes(pixels), tf.ones_like(hue), -tf.constant(hue)
     )
     low = value * (1 - saturation)
     expected = np.stack([value, low, low], -1)
@@ -516,11 +524,11 @@ class Follow(keras.optimizers.SGD):
 
 def addons() -> list[Row]:
     golden = load("addons.npz")
-    planes = augment.to_planes(tf.constant(golden["images"]))
+    planes = image_operations.to_planes(tf.constant(golden["images"]))
     blur = max(
         absolute(
-            augment.from_planes(
-                augment.gaussian_blur(planes, each(float(name[5:])))
+            image_operations.from_planes(
+                image_operations.gaussian_blur(planes, each(float(name[5:])))
             ),
             golden[name],
         )

@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # only, except for its own package and the pairs below.
 FLOORS = {
     "config": 0,
+    "image_operations": 0,
     "augment": 0,
     "plots": 0,
     "report": 0,
@@ -33,8 +34,13 @@ FLOORS = {
     "benchmarks": 5,
 }
 NOT_TO_EACH_OTHER = [("data", "model"), ("evaluation", "model")]
-# `training` holds the monitors, which evaluate; `main` reads flags.
-SAME_FLOOR = {("training", "evaluation"), ("main", "command_line")}
+# `augment` draws what it applies; `training` holds the monitors, which
+# evaluate; `main` reads flags.
+SAME_FLOOR = {
+    ("augment", "image_operations"),
+    ("training", "evaluation"),
+    ("main", "command_line"),
+}
 
 
 class Target:

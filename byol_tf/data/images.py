@@ -12,6 +12,7 @@ import PIL.Image
 import tensorflow as tf
 
 from byol_tf import augment
+from byol_tf.image_operations import clip, to_rgb
 
 # The uniform numbers that a random crop is made of.
 CROP_DRAWS = 4
@@ -175,7 +176,7 @@ def central_crops(images: tf.Tensor, size: int, share: float) -> tf.Tensor:
     """The same of decoded images, uint8 [batch, height, width, channels]."""
     y, x, side, _ = tf.unstack(_central_box(tf.shape(images)[1:3], share))
     crops = images[:, y : y + side, x : x + side]
-    return augment.to_rgb(_resize(crops, size))
+    return to_rgb(_resize(crops, size))
 
 
 def _central_box(image_size: tf.Tensor, share: float) -> tf.Tensor:
@@ -260,4 +261,4 @@ def _decode_whole(encoded, boxes_in, decode):
 def _resize(images: tf.Tensor, size: int) -> tf.Tensor:
     """Bicubic, without antialiasing as in the release: float32 in [0, 1]."""
     resized = tf.image.resize(images, (size, size), "bicubic")
-    return augment.clip(resized / 255.0)
+    return clip(resized / 255.0)

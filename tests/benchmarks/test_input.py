@@ -1,6 +1,7 @@
 """The input's benchmark runs, and its JSON is what it says."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -26,7 +27,9 @@ def test_it_prints_json():
     ):
         assert result[name]["byol_tf_pairs_per_second_per_core"] > 0
         assert set(result[name]["stages_ms"]) == stages
-        assert all(value > 0 for value in result[name]["stages_ms"].values())
+        # Decoding and resizing are differences, which noise can turn around.
+        assert all(map(math.isfinite, result[name]["stages_ms"].values()))
+        assert result[name]["stages_ms"]["augment"] > 0
         peer = "lightly" in result["environment"]
         assert ("ratio" in result[name]) == peer
     # More than a grey level: why JPEGs are not decoded at half their size.
