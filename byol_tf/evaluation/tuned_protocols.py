@@ -68,7 +68,6 @@ def _fine_tuned_with(task: Task, source: Source, name: str) -> list[Row]:
             config.finetune_rates, config.finetune_epochs
         )
     }
-
     chosen = {"images": source.size, "batch_size": batch_size}
     return _best(task, name, grid, tuned, tuned, chosen)
 
