@@ -789,7 +789,8 @@ class Config:
     resume: bool = setting(
         True,
         "Go on from the last checkpoint in --run_dir. --noresume begins again, "
-        "and removes the checkpoints and metrics of the run that is there.",
+        "and removes the run that is there: its checkpoints, metrics, encoder, "
+        "report and results of protocols.",
         group=MONITORING,
         run=False,
     )

@@ -28,9 +28,13 @@ POLICIES = ("stop", "warn", "ignore")
 # 0.04 to 0.15 (photos), each from about step 40 on.
 COLLAPSED_STD = 0.2
 # Effective rank below which they have, whatever their deviation: they lie on a
-# line. Healthy: at least 2.8 (tiny), 11.8 (quickstart), 15 (photos). LARS at a
-# rate of 200: 1.02.
+# line. Healthy: at least 2.8 (tiny). LARS at a rate of 200: 1.02.
 COLLAPSED_RANK = 1.2
+# The same as a share of d: they fill a few of many directions. Healthy: at
+# least 0.18 (quickstart; photos with d = 64), 0.15 (photos with d = 256, 600
+# steps). With neither target nor a predictor that learns: 0.025 to 0.033, and
+# features worse than an untrained encoder's.
+COLLAPSED_RANK_SHARE = 0.04
 # Before, a random network and young moving averages say nothing of a collapse.
 FIRST_STEPS = 50
 # What a step may change a kernel by, as a share of its norm. Healthy: 0.02
@@ -117,7 +121,10 @@ def _symptom(seen: Observation) -> tuple[str, str]:
         return NOT_FINITE, f"{part} {value}"
     spread = seen.projections["projection_std"] * seen.projection_size**0.5
     rank = seen.projections["effective_rank"]
-    flat = spread < COLLAPSED_STD or rank < COLLAPSED_RANK
+    least_rank = max(
+        COLLAPSED_RANK, COLLAPSED_RANK_SHARE * seen.projection_size
+    )
+    flat = spread < COLLAPSED_STD or rank < least_rank
     if flat and seen.step >= FIRST_STEPS:
         return COLLAPSED, (
             "the projections have collapsed (deviation "

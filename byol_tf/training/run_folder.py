@@ -8,6 +8,17 @@ import shutil
 
 from byol_tf.config import Config, ConfigError
 
+# What a run leaves, all jobs of it.
+_FOLDERS = ("checkpoints", "tensorboard", "plots", "protocols", "saved_model")
+_FILES = (
+    "config.json",
+    "encoder.keras",
+    "metrics.jsonl",
+    "report.json",
+    "report.md",
+    "skipped.txt",
+)
+
 
 def check_run_dir(config: Config) -> None:
     """Finds out, in no time and without a trace, whether the run can write.
@@ -57,7 +68,7 @@ def locked(config: Config):
 def open_run_folder(config: Config) -> pathlib.Path:
     """Makes the folder, or finds that it is of the same run.
 
-    With `--noresume`, what a run left there to go on from is removed.
+    With `--noresume`, the run that is there is removed.
     Writes `config.json` and `flags.txt`, the settings with all defaults
     filled in.
 
@@ -91,9 +102,10 @@ def open_results_folder(config: Config) -> pathlib.Path:
 
 
 def _forget_run(folder: pathlib.Path) -> None:
-    for name in ("checkpoints", "tensorboard"):
+    """Removes what a run wrote; nothing of it is to be taken for the next's."""
+    for name in _FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("metrics.jsonl", "skipped.txt", "config.json"):
+    for name in _FILES:
         (folder / name).unlink(missing_ok=True)
 
 

@@ -330,6 +330,21 @@ def test_a_healthy_observation():
     assert doctor.diagnose(seen_of()).found == []
 
 
+def test_few_of_many_directions_are_a_collapse():
+    def found(rank, size):
+        figures = seen_of().projections | {"effective_rank": rank}
+        if size == 8:
+            figures["projection_std"] = 0.3
+        return doctor.diagnose(
+            seen_of(projections=figures, projection_size=size)
+        ).found
+
+    # 4 % of the directions, and of few directions more than one.
+    assert found(2.1, 64) == found(2.5, 64) == ["collapsed projections"]
+    assert found(2.6, 64) == found(1.3, 8) == []
+    assert found(1.1, 8) == ["collapsed projections"]
+
+
 def test_at_the_end_the_target_may_stand_still():
     still = {"tau": 1.0, "target_moved": 0.0}
     assert doctor.diagnose(seen_of(**still)).found == ["target not moving"]

@@ -81,7 +81,10 @@ def test_noresume_forgets_the_run_that_is_there(tmp_path):
     first = Config(run_dir=str(tmp_path), seed=1)
     run_folder.open_run_folder(first)
     (tmp_path / "checkpoints/step_000000001").mkdir(parents=True)
+    (tmp_path / "protocols/knn").mkdir(parents=True)
     for name in ("metrics.jsonl", "skipped.txt", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    for name in ("encoder.keras", "report.json", "report.md"):
         (tmp_path / name).write_text("x")
     with pytest.raises(ConfigError, match=r"--seed=2 \(1 there\)"):
         run_folder.check_run_dir(Config(run_dir=str(tmp_path), seed=2))
