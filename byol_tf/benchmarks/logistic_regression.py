@@ -22,17 +22,15 @@ are the lowest that was found, by either or by ours with a tolerance of EXACT.
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 import warnings
 
 import numpy as np
-import sklearn
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from byol_tf.benchmarks.machine import processor
+from byol_tf.benchmarks.machine import environment
 from byol_tf.data.bundled import open_bundled
 from byol_tf.evaluation import logistic
 from byol_tf.evaluation.logistic import STRENGTHS, Split, Weights, objective
@@ -57,7 +55,7 @@ def main(arguments=None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="by turns")
     arguments = parser.parse_args(arguments)
     every = STRENGTHS[:: -(-len(STRENGTHS) // arguments.strengths)]
-    result = {"environment": environment()}
+    result = {"environment": environment("numpy", "scikit-learn")}
     for name, split in (
         ("pixels", pixels(arguments.examples)),
         ("random", random_features(arguments.examples, arguments.length)),
@@ -75,18 +73,6 @@ def main(arguments=None) -> None:
         }
     result["environment"]["load_after"] = os.getloadavg()[0]
     print(json.dumps(result, indent=2))
-
-
-def environment() -> dict:
-    """What the figures depend on."""
-    return {
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
-    }
 
 
 def pixels(count: int) -> Split:

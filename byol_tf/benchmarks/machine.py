@@ -1,7 +1,20 @@
 """What a benchmark ran on."""
 
+import importlib.metadata
+import os
 import pathlib
 import platform
+
+
+def environment(*packages: str) -> dict:
+    """What figures depend on: the machine, its load, and versions."""
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
 
 
 def processor() -> str:

@@ -9,14 +9,10 @@ import shutil
 from byol_tf.config import Config, ConfigError
 
 # What a run leaves, all jobs of it.
-_FOLDERS = ("checkpoints", "tensorboard", "plots", "protocols", "saved_model")
-_FILES = (
-    "config.json",
-    "encoder.keras",
-    "metrics.jsonl",
-    "report.json",
-    "report.md",
-    "skipped.txt",
+_LEFT = (
+    *("checkpoints", "plots", "protocols", "saved_model", "tensorboard"),
+    *("config.json", "encoder.keras", "metrics.jsonl", "skipped.txt"),
+    *("report.json", "report.md"),
 )
 
 
@@ -103,10 +99,11 @@ def open_results_folder(config: Config) -> pathlib.Path:
 
 def _forget_run(folder: pathlib.Path) -> None:
     """Removes what a run wrote; nothing of it is to be taken for the next's."""
-    for name in _FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / name for name in _LEFT):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _check_same_run(config: Config) -> None:
