@@ -46,7 +46,7 @@ def published(
     """
     if PROTOCOLS[protocol].is_transfer:
         known = TRANSFER_SETS.get(data.partition(":")[0])
-        if known is None:
+        if known is None or metric != known.metric:
             return None
         tuned = protocol == "transfer_finetune"
         return (known.finetuned if tuned else known.linear), known.title

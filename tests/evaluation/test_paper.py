@@ -24,6 +24,10 @@ def test_figures_by_name():
     folder = ("", "top1", "birdsnap:PATH")
     assert paper.published("transfer", *folder) == (57.2, "Birdsnap")
     assert paper.published("transfer", "", "top1", "bundled") is None
+    # Another metric than the paper's has no figure to stand beside.
+    row = ("fine-tuned", "top5", "cifar10")
+    assert paper.published("transfer_finetune", *row) is None
+    assert paper.published("transfer", "", "top1", "pets") is None
     assert {protocol for protocol, _, _ in paper.IMAGENET} <= set(PROTOCOLS)
 
 
