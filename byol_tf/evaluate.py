@@ -8,6 +8,7 @@ keeps to go on from, if it is killed, is in the folder's `protocols/`.
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
 import re
 import shutil
@@ -85,6 +86,21 @@ class _Data:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class _Encoder:
+    """What is measured.
+
+    Attributes:
+      model: images -> features.
+      path: of its file.
+      digest: of the file.
+    """
+
+    model: keras.Model
+    path: pathlib.Path
+    digest: str
+
+
 def run(config: Config) -> Config:
     """Evaluates an encoder, and writes the result into the run folder's report.
 
@@ -126,20 +142,22 @@ def _run_protocols(config: Config, path: pathlib.Path) -> Config:
             image_size=config.image_size or 224,
             eval_crop=config.eval_crop or 0.875,
         )
-    encoder = load_encoder(path)
-    if not encoder.weights:
+    model = load_encoder(path)
+    if not model.weights:
         raise ConfigError(f"--encoder: {path} holds a model without weights.")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    encoder = _Encoder(model, path, digest)
     folder = open_results_folder(config)
+    begun = set()  # Folders that --noresume has emptied.
     with locked(config):
-        if not config.resume:
-            shutil.rmtree(folder / "protocols", ignore_errors=True)
         for protocol in config.protocols:
             if not (sets and PROTOCOLS[protocol].is_transfer):
-                _run_protocol(protocol, own, config, encoder, path, folder)
+                _run_protocol(protocol, own, config, encoder, folder, begun)
                 continue
             for name in sets:
                 data = _transfer_data(name, config)
-                _run_protocol(protocol, data, config, encoder, path, folder)
+                _run_protocol(protocol, data, config, encoder, folder, begun)
     return config
 
 
@@ -147,29 +165,46 @@ def _run_protocol(
     protocol: str,
     data: _Data,
     config: Config,
-    encoder: keras.Model,
-    path: pathlib.Path,
+    encoder: _Encoder,
     folder: pathlib.Path,
+    begun: set[pathlib.Path],
 ) -> None:
-    """Measures, or takes what was kept, and adds it to the report."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    """Measures, or takes what was kept, and adds it to the report.
+
+    Args:
+      protocol: one of PROTOCOLS.
+      data: to measure on.
+      config: the settings.
+      encoder: to measure.
+      folder: of the run.
+      begun: folders that --noresume has emptied; added to.
+    """
     of = {
-        "encoder": digest,
+        "encoder": encoder.digest,
         "data": data.fingerprints,
         **{name: getattr(config, name) for name in ("seed", *_OF_IMAGES)},
     }
     settings = {
         name: getattr(config, name) for name in PROTOCOLS[protocol].settings
     }
-    place = folder / "protocols" / re.sub(r"[^\w.=-]+", "_", data.name)
-    work = folder_for(place / protocol, of | settings)
+    place = folder / "protocols" / _folder_name(data.name)
+
+    def own(parent, of, **options):
+        found = folder_for(parent, of, **options)
+        if not config.resume and found not in begun:
+            shutil.rmtree(found)
+            found.mkdir()
+            begun.add(found)
+        return found
+
+    work = own(place / protocol, of | settings)
     kept = KeptResults(work / "results.json")
     splits = data.splits
     data.skipped.keep_in(folder / "skipped.txt")
 
     def measure():
         task = Task(
-            encoder,
+            encoder.model,
             splits.train,
             splits.validation,
             data.training,
@@ -178,7 +213,7 @@ def _run_protocol(
             splits.metric,
             config,
             data.skipped,
-            folder_for(place / "features", of),
+            own(place / "features", of, alone=True),
             work,
             kept,
         )
@@ -190,10 +225,14 @@ def _run_protocol(
         return {
             "protocol": protocol,
             "data": data.name,
-            "encoder": digest,
+            "encoder": encoder.digest,
             "rows": rows,
             "differs": paper.differences(
-                protocol, config, _pretraining(path), encoder, data.name
+                protocol,
+                config,
+                _pretraining(encoder.path),
+                encoder.model,
+                data.name,
             ),
             "notes": list(splits.notes),
             "images": _counts(data, PROTOCOLS[protocol].chooses),
@@ -214,6 +253,15 @@ def _run_protocol(
         ) from error
     report.add_protocol(folder, result)
     print(report.protocols_text([result]))
+
+
+def _folder_name(data: str) -> str:
+    """Data as the flags have it, as the name of one folder."""
+    name = re.sub(r"[^\w.=-]+", "_", data)
+    if len(name) <= 60:  # Of up to four bytes each; 255 bytes are allowed.
+        return name
+    digest = hashlib.sha256(os.fsencode(data)).hexdigest()
+    return f"{name[-40:]}-{digest[:16]}"
 
 
 def _counts(data, with_validation: bool) -> dict[str, int]:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, run, save_images, tiny_encoder
 
+from byol_tf.evaluation import task
+from byol_tf.evaluation.features import extract
 from byol_tf.main import main
 
 FLAGS = (
@@ -105,11 +107,56 @@ def test_a_finished_one_is_not_measured_again(encoder_file, small, capfd):
     kept[0].write_text(json.dumps(content))
     assert evaluate(encoder_file, *flags) == 0
     assert "0.123" in report.read_text()
-    # Other settings, another encoder, or --noresume: it is.
+    # With other settings it is, and what is kept of these remains.
     assert evaluate(encoder_file, *flags, "--seed=1") == 0
     assert "0.123" not in report.read_text()
     assert evaluate(encoder_file, *flags) == 0
+    assert "0.123" in report.read_text()
+    # With --noresume it is; other settings' results remain.
+    kept = encoder_file.parent / "protocols"
+    others = {path: path.read_text() for path in kept.rglob("results.json")}
+    assert evaluate(encoder_file, *flags, "--noresume") == 0
     assert "0.123" not in report.read_text()
+    changed = [p for p, text in others.items() if p.read_text() != text]
+    assert len(others) == 2 and len(changed) == 1
+
+
+def test_noresume_computes_features_once(encoder_file, small, monkeypatch):
+    """Anew, but not for each protocol: both have the same images."""
+    flags = (
+        f"--dataset={small}",
+        "--protocols=knn,linear_cached",
+        "--knn_neighbours=1",
+        "--noresume",
+    )
+    splits = []
+
+    def counted(encoder, batches, title, *others):
+        splits.append(title)
+        return extract(encoder, batches, title, *others)
+
+    monkeypatch.setattr(task, "extract", counted)
+    once = ["features, train", "features, validation", "features, test"]
+    assert evaluate(encoder_file, *flags) == 0
+    assert splits == once
+    assert evaluate(encoder_file, *flags) == 0
+    assert splits == 2 * once
+
+
+def test_data_of_a_long_path(encoder_file, tmp_path):
+    """Longer than the name of a file may be."""
+    root = tmp_path.joinpath(*3 * ["é" * 100])
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            save_images(root / split / label, 4, size=(28, 28))
+    flags = (
+        f"--dataset=folder:{root}",
+        "--protocols=knn",
+        "--knn_neighbours=1",
+        "--image_size=28",
+    )
+    assert evaluate(encoder_file, *flags) == 0
+    assert "| knn [1] |" in (encoder_file.parent / "report.md").read_text()
 
 
 def test_results_of_another_encoder_are_dropped(encoder_file, small):
