@@ -36,6 +36,8 @@ from byol_tf.data.transfer_sets import (
 )
 from byol_tf.evaluation import paper
 from byol_tf.evaluation.comparison import compare
+from byol_tf.evaluation.features import features_of_gray
+from byol_tf.evaluation.frozen_protocols import check_neighbours
 from byol_tf.evaluation.kept_results import KeptResults, folder_for
 from byol_tf.evaluation.protocols import PROTOCOLS
 from byol_tf.evaluation.task import Task
@@ -85,6 +87,26 @@ class _Data:
             for name in ("train", "validation", "test")
         }
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of it, a sentence each."""
+        train, test = map(labels_of, (self.training, self.splits.test))
+        if train.ndim > 1:
+            return self.splits.notes
+        classes = np.unique(train[train >= 0])
+        names = [
+            self.splits.class_names[label]
+            for label in np.setdiff1d(classes, test)
+        ]
+        if not names:
+            return self.splits.notes
+        listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        return (
+            *self.splits.notes,
+            f"no test image is of {len(names)} of the {len(classes)} classes: "
+            f"{listed}.",
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class _Encoder:
@@ -115,6 +137,7 @@ def run(config: Config) -> Config:
         return _run_protocols(config, path)
     dataset, config = open_dataset(config)
     encoder = load_encoder(path)
+    features_of_gray(encoder, config.image_size)  # It raises what is wrong.
     folder = open_results_folder(config)
     if dataset.test is None:
         skipped = f"{config.dataset} has no held-out images with labels."
@@ -137,6 +160,8 @@ def _run_protocols(config: Config, path: pathlib.Path) -> Config:
         check_transfer_set(name, config)
     if not sets or not all(PROTOCOLS[p].is_transfer for p in config.protocols):
         own, config = _own_data(config)
+        if "knn" in config.protocols:  # Before others take their time.
+            check_neighbours(config, own.training.size)
     else:
         config = config.resolved(
             image_size=config.image_size or 224,
@@ -220,7 +245,7 @@ def _run_protocol(
         task.check()
         rows = []
         for row in PROTOCOLS[protocol].rows(task):
-            rows.append(_as_json(protocol, data.name, row))
+            rows.append(_as_json(protocol, data.name, row, encoder.model))
             data.skipped.check()
         return {
             "protocol": protocol,
@@ -233,8 +258,9 @@ def _run_protocol(
                 _pretraining(encoder.path),
                 encoder.model,
                 data.name,
+                [row["chosen"].get("batch_size") for row in rows],
             ),
-            "notes": list(splits.notes),
+            "notes": list(data.notes),
             "images": _counts(data, PROTOCOLS[protocol].chooses),
             "fingerprints": data.fingerprints,
             "seed": config.seed,
@@ -274,8 +300,10 @@ def _counts(data, with_validation: bool) -> dict[str, int]:
     return counts
 
 
-def _as_json(protocol, data_name, row) -> dict:
-    known = paper.published(protocol, row.name, row.metric, data_name)
+def _as_json(protocol, data_name, row, encoder) -> dict:
+    known = paper.published(
+        protocol, row.name, row.metric, data_name, paper.network_of(encoder)
+    )
     figure, of = known or (None, None)
     return {
         "name": row.name,
@@ -311,10 +339,10 @@ def _own_data(config: Config) -> tuple[_Data, Config]:
         )
     labels = labels_of(training)
     _check_classes(dataset, labels, labels_of(test), config)
-    fraction = min(
-        config.validation_fraction, MOST_VALIDATION_IMAGES / len(labels)
+    count = min(
+        round(config.validation_fraction * len(labels)), MOST_VALIDATION_IMAGES
     )
-    chosen, _ = held_out(labels, fraction, config.seed)
+    chosen, _ = held_out(labels, count / len(labels), config.seed, total=count)
     splits = TransferSplits(
         subset(training, np.flatnonzero(~chosen)),
         subset(training, np.flatnonzero(chosen)),

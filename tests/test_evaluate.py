@@ -197,6 +197,39 @@ def test_images_that_were_exchanged_are_measured_anew(encoder_file, tmp_path):
     assert second["fingerprints"]["test"] != first["fingerprints"]["test"]
 
 
+def test_a_class_without_test_images_is_noted(encoder_file, tmp_path):
+    images = np.random.RandomState(0).randint(0, 255, (9, 8, 8, 3), np.uint8)
+    np.savez(
+        tmp_path / "fewer.npz",
+        train_images=images,
+        train_labels=np.arange(9) % 3,
+        test_images=images,
+        test_labels=np.arange(9) % 2,
+    )
+    flags = ("--protocols=knn", "--knn_neighbours=1")
+    data = f"--dataset=npz:{tmp_path / 'fewer.npz'}"
+    assert evaluate(encoder_file, data, *flags) == 0
+    report = encoder_file.parent / "report.json"
+    (result,) = json.loads(report.read_text())["protocols"]
+    assert result["notes"] == ["no test image is of 1 of the 3 classes: 2."]
+    text = (encoder_file.parent / "report.md").read_text()
+    assert " No test image is of 1 of the 3 classes: 2.\n" in text
+
+
+@pytest.mark.parametrize("protocols", [["--protocols=knn"], []])
+def test_an_encoder_of_two_outputs(
+    encoder_file, small, tmp_path, protocols, capfd
+):
+    inputs = keras.Input([8, 8, 3])
+    features = keras.layers.Dense(2)(keras.layers.Flatten()(inputs))
+    path = tmp_path / "two.keras"
+    keras.Model(inputs, [features, features]).save(path)
+    flags = (f"--encoder={path}", f"--dataset={small}", *protocols)
+    assert evaluate(encoder_file, *flags) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("byol_tf: --encoder gives 2 outputs in a list")
+
+
 @pytest.mark.slow
 def test_one_that_was_killed_goes_on(encoder_file, small):
     """A real process, killed inside the second training of a sweep."""
@@ -239,7 +272,12 @@ def bad_name(tmp_path, small):
 
 
 def bad_neighbours(tmp_path, small):
-    flags = [f"--dataset={small}", "--protocols=knn", "--knn_neighbours=500"]
+    # Said before transfer takes its time.
+    flags = [
+        f"--dataset={small}",
+        "--protocols=transfer,knn",
+        "--knn_neighbours=500",
+    ]
     return flags, "--knn_neighbours=500 is more than there are"
 
 
