@@ -197,6 +197,7 @@ class Task:
             yield
         except NotFinite as error:
             number, name = error.row, ""
+            hint = " (of files --in_memory_gb=0 says which)"
             if isinstance(source, EncodedSource):
                 damaged = source.skipped.reasons
                 sound = (
@@ -205,11 +206,11 @@ class Task:
                     if source.name_of(number) not in damaged
                 )
                 number = next(itertools.islice(sound, error.row, None))
-                name = f", {source.name_of(number)},"
+                name, hint = f", {source.name_of(number)},", ""
             raise ValueError(
                 f"the features that --encoder gives for image {number} of the "
-                f"{split} split{name} are {error.what}; leave the image out, "
-                "or take another encoder."
+                f"{split} split{name} are {error.what}; leave the image out"
+                f"{hint}, or take another encoder."
             ) from error
 
     def rows(
