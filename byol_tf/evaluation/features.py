@@ -92,7 +92,8 @@ def features_of_gray(encoder: keras.Model, image_size: int) -> np.ndarray:
 
 def _reason(error: Exception) -> str:
     """The first line that says something; Keras's first one does not."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    # Without colours, and TensorFlow's names of nodes.
+    plain = re.sub(r"\x1b\[[0-9;]*m|\{\{.*?\}\}| \[Op:.*", "", str(error))
     lines = [line.strip() for line in plain.splitlines()]
     lines = [x for x in lines if x and not x.startswith("Exception encounter")]
     return lines[0] if lines else type(error).__name__

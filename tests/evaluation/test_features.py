@@ -103,12 +103,18 @@ def of_two_inputs():
     return keras.Model(inputs, keras.layers.Flatten()(inputs[0] + inputs[1]))
 
 
+def of_exactly_27_values():
+    inputs = keras.Input([None, None, 3])
+    return keras.Model(inputs, keras.layers.Reshape([27])(inputs))
+
+
 @pytest.mark.parametrize(
     "make, expected",
     [
         (of_two_outputs, "gives 2 outputs in a list, not one vector"),
         (of_one_channel, "a last axis of 1, not of 3 channels"),
         (of_vectors, r"takes \[None, 5\], not images"),
+        (of_exactly_27_values, "=12: The total size of the tensor must be"),
         (of_two_inputs, "takes 2 inputs"),
     ],
 )
