@@ -8,6 +8,7 @@ keeps to go on from, if it is killed, is in the folder's `protocols/`.
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
 import re
 import shutil
@@ -35,6 +36,8 @@ from byol_tf.data.transfer_sets import (
 )
 from byol_tf.evaluation import paper
 from byol_tf.evaluation.comparison import compare
+from byol_tf.evaluation.features import features_of_gray
+from byol_tf.evaluation.frozen_protocols import check_neighbours
 from byol_tf.evaluation.kept_results import KeptResults, folder_for
 from byol_tf.evaluation.protocols import PROTOCOLS
 from byol_tf.evaluation.task import Task
@@ -84,6 +87,41 @@ class _Data:
             for name in ("train", "validation", "test")
         }
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of it, a sentence each."""
+        train, test = map(labels_of, (self.training, self.splits.test))
+        if train.ndim > 1:
+            return self.splits.notes
+        classes = np.unique(train[train >= 0])
+        names = [
+            self.splits.class_names[label]
+            for label in np.setdiff1d(classes, test)
+        ]
+        if not names:
+            return self.splits.notes
+        listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        return (
+            *self.splits.notes,
+            f"no test image is of {len(names)} of the {len(classes)} classes: "
+            f"{listed}.",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Encoder:
+    """What is measured.
+
+    Attributes:
+      model: images -> features.
+      path: of its file.
+      digest: of the file.
+    """
+
+    model: keras.Model
+    path: pathlib.Path
+    digest: str
+
 
 def run(config: Config) -> Config:
     """Evaluates an encoder, and writes the result into the run folder's report.
@@ -99,6 +137,7 @@ def run(config: Config) -> Config:
         return _run_protocols(config, path)
     dataset, config = open_dataset(config)
     encoder = load_encoder(path)
+    features_of_gray(encoder, config.image_size)  # It raises what is wrong.
     folder = open_results_folder(config)
     if dataset.test is None:
         skipped = f"{config.dataset} has no held-out images with labels."
@@ -121,25 +160,29 @@ def _run_protocols(config: Config, path: pathlib.Path) -> Config:
         check_transfer_set(name, config)
     if not sets or not all(PROTOCOLS[p].is_transfer for p in config.protocols):
         own, config = _own_data(config)
+        if "knn" in config.protocols:  # Before others take their time.
+            check_neighbours(config, own.training.size)
     else:
         config = config.resolved(
             image_size=config.image_size or 224,
             eval_crop=config.eval_crop or 0.875,
         )
-    encoder = load_encoder(path)
-    if not encoder.weights:
+    model = load_encoder(path)
+    if not model.weights:
         raise ConfigError(f"--encoder: {path} holds a model without weights.")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    encoder = _Encoder(model, path, digest)
     folder = open_results_folder(config)
+    begun = set()  # Folders that --noresume has emptied.
     with locked(config):
-        if not config.resume:
-            shutil.rmtree(folder / "protocols", ignore_errors=True)
         for protocol in config.protocols:
             if not (sets and PROTOCOLS[protocol].is_transfer):
-                _run_protocol(protocol, own, config, encoder, path, folder)
+                _run_protocol(protocol, own, config, encoder, folder, begun)
                 continue
             for name in sets:
                 data = _transfer_data(name, config)
-                _run_protocol(protocol, data, config, encoder, path, folder)
+                _run_protocol(protocol, data, config, encoder, folder, begun)
     return config
 
 
@@ -147,29 +190,46 @@ def _run_protocol(
     protocol: str,
     data: _Data,
     config: Config,
-    encoder: keras.Model,
-    path: pathlib.Path,
+    encoder: _Encoder,
     folder: pathlib.Path,
+    begun: set[pathlib.Path],
 ) -> None:
-    """Measures, or takes what was kept, and adds it to the report."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    """Measures, or takes what was kept, and adds it to the report.
+
+    Args:
+      protocol: one of PROTOCOLS.
+      data: to measure on.
+      config: the settings.
+      encoder: to measure.
+      folder: of the run.
+      begun: folders that --noresume has emptied; added to.
+    """
     of = {
-        "encoder": digest,
+        "encoder": encoder.digest,
         "data": data.fingerprints,
         **{name: getattr(config, name) for name in ("seed", *_OF_IMAGES)},
     }
     settings = {
         name: getattr(config, name) for name in PROTOCOLS[protocol].settings
     }
-    place = folder / "protocols" / re.sub(r"[^\w.=-]+", "_", data.name)
-    work = folder_for(place / protocol, of | settings)
+    place = folder / "protocols" / _folder_name(data.name)
+
+    def own(parent, of, **options):
+        found = folder_for(parent, of, **options)
+        if not config.resume and found not in begun:
+            shutil.rmtree(found)
+            found.mkdir()
+            begun.add(found)
+        return found
+
+    work = own(place / protocol, of | settings)
     kept = KeptResults(work / "results.json")
     splits = data.splits
     data.skipped.keep_in(folder / "skipped.txt")
 
     def measure():
         task = Task(
-            encoder,
+            encoder.model,
             splits.train,
             splits.validation,
             data.training,
@@ -178,24 +238,29 @@ def _run_protocol(
             splits.metric,
             config,
             data.skipped,
-            folder_for(place / "features", of),
+            own(place / "features", of, alone=True),
             work,
             kept,
         )
         task.check()
         rows = []
         for row in PROTOCOLS[protocol].rows(task):
-            rows.append(_as_json(protocol, data.name, row))
+            rows.append(_as_json(protocol, data.name, row, encoder.model))
             data.skipped.check()
         return {
             "protocol": protocol,
             "data": data.name,
-            "encoder": digest,
+            "encoder": encoder.digest,
             "rows": rows,
             "differs": paper.differences(
-                protocol, config, _pretraining(path), encoder, data.name
+                protocol,
+                config,
+                _pretraining(encoder.path),
+                encoder.model,
+                data.name,
+                [row["chosen"].get("batch_size") for row in rows],
             ),
-            "notes": list(splits.notes),
+            "notes": list(data.notes),
             "images": _counts(data, PROTOCOLS[protocol].chooses),
             "fingerprints": data.fingerprints,
             "seed": config.seed,
@@ -216,6 +281,15 @@ def _run_protocol(
     print(report.protocols_text([result]))
 
 
+def _folder_name(data: str) -> str:
+    """Data as the flags have it, as the name of one folder."""
+    name = re.sub(r"[^\w.=-]+", "_", data)
+    if len(name) <= 60:  # Of up to four bytes each; 255 bytes are allowed.
+        return name
+    digest = hashlib.sha256(os.fsencode(data)).hexdigest()
+    return f"{name[-40:]}-{digest[:16]}"
+
+
 def _counts(data, with_validation: bool) -> dict[str, int]:
     """Images in each split; those of validation stand with train's, or not."""
     counts = {
@@ -226,8 +300,10 @@ def _counts(data, with_validation: bool) -> dict[str, int]:
     return counts
 
 
-def _as_json(protocol, data_name, row) -> dict:
-    known = paper.published(protocol, row.name, row.metric, data_name)
+def _as_json(protocol, data_name, row, encoder) -> dict:
+    known = paper.published(
+        protocol, row.name, row.metric, data_name, paper.network_of(encoder)
+    )
     figure, of = known or (None, None)
     return {
         "name": row.name,
@@ -263,10 +339,10 @@ def _own_data(config: Config) -> tuple[_Data, Config]:
         )
     labels = labels_of(training)
     _check_classes(dataset, labels, labels_of(test), config)
-    fraction = min(
-        config.validation_fraction, MOST_VALIDATION_IMAGES / len(labels)
+    count = min(
+        round(config.validation_fraction * len(labels)), MOST_VALIDATION_IMAGES
     )
-    chosen, _ = held_out(labels, fraction, config.seed)
+    chosen, _ = held_out(labels, count / len(labels), config.seed, total=count)
     splits = TransferSplits(
         subset(training, np.flatnonzero(~chosen)),
         subset(training, np.flatnonzero(chosen)),

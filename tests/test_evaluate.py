@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, run, save_images, tiny_encoder
 
+from byol_tf.evaluation import task
+from byol_tf.evaluation.features import extract
 from byol_tf.main import main
 
 FLAGS = (
@@ -105,11 +107,56 @@ def test_a_finished_one_is_not_measured_again(encoder_file, small, capfd):
     kept[0].write_text(json.dumps(content))
     assert evaluate(encoder_file, *flags) == 0
     assert "0.123" in report.read_text()
-    # Other settings, another encoder, or --noresume: it is.
+    # With other settings it is, and what is kept of these remains.
     assert evaluate(encoder_file, *flags, "--seed=1") == 0
     assert "0.123" not in report.read_text()
     assert evaluate(encoder_file, *flags) == 0
+    assert "0.123" in report.read_text()
+    # With --noresume it is; other settings' results remain.
+    kept = encoder_file.parent / "protocols"
+    others = {path: path.read_text() for path in kept.rglob("results.json")}
+    assert evaluate(encoder_file, *flags, "--noresume") == 0
     assert "0.123" not in report.read_text()
+    changed = [p for p, text in others.items() if p.read_text() != text]
+    assert len(others) == 2 and len(changed) == 1
+
+
+def test_noresume_computes_features_once(encoder_file, small, monkeypatch):
+    """Anew, but not for each protocol: both have the same images."""
+    flags = (
+        f"--dataset={small}",
+        "--protocols=knn,linear_cached",
+        "--knn_neighbours=1",
+        "--noresume",
+    )
+    splits = []
+
+    def counted(encoder, batches, title, *others):
+        splits.append(title)
+        return extract(encoder, batches, title, *others)
+
+    monkeypatch.setattr(task, "extract", counted)
+    once = ["features, train", "features, validation", "features, test"]
+    assert evaluate(encoder_file, *flags) == 0
+    assert splits == once
+    assert evaluate(encoder_file, *flags) == 0
+    assert splits == 2 * once
+
+
+def test_data_of_a_long_path(encoder_file, tmp_path):
+    """Longer than the name of a file may be."""
+    root = tmp_path.joinpath(*3 * ["é" * 100])
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            save_images(root / split / label, 4, size=(28, 28))
+    flags = (
+        f"--dataset=folder:{root}",
+        "--protocols=knn",
+        "--knn_neighbours=1",
+        "--image_size=28",
+    )
+    assert evaluate(encoder_file, *flags) == 0
+    assert "| knn [1] |" in (encoder_file.parent / "report.md").read_text()
 
 
 def test_results_of_another_encoder_are_dropped(encoder_file, small):
@@ -148,6 +195,39 @@ def test_images_that_were_exchanged_are_measured_anew(encoder_file, tmp_path):
     assert second["images"] == first["images"]
     assert second["fingerprints"]["train"] == first["fingerprints"]["train"]
     assert second["fingerprints"]["test"] != first["fingerprints"]["test"]
+
+
+def test_a_class_without_test_images_is_noted(encoder_file, tmp_path):
+    images = np.random.RandomState(0).randint(0, 255, (9, 8, 8, 3), np.uint8)
+    np.savez(
+        tmp_path / "fewer.npz",
+        train_images=images,
+        train_labels=np.arange(9) % 3,
+        test_images=images,
+        test_labels=np.arange(9) % 2,
+    )
+    flags = ("--protocols=knn", "--knn_neighbours=1")
+    data = f"--dataset=npz:{tmp_path / 'fewer.npz'}"
+    assert evaluate(encoder_file, data, *flags) == 0
+    report = encoder_file.parent / "report.json"
+    (result,) = json.loads(report.read_text())["protocols"]
+    assert result["notes"] == ["no test image is of 1 of the 3 classes: 2."]
+    text = (encoder_file.parent / "report.md").read_text()
+    assert " No test image is of 1 of the 3 classes: 2.\n" in text
+
+
+@pytest.mark.parametrize("protocols", [["--protocols=knn"], []])
+def test_an_encoder_of_two_outputs(
+    encoder_file, small, tmp_path, protocols, capfd
+):
+    inputs = keras.Input([8, 8, 3])
+    features = keras.layers.Dense(2)(keras.layers.Flatten()(inputs))
+    path = tmp_path / "two.keras"
+    keras.Model(inputs, [features, features]).save(path)
+    flags = (f"--encoder={path}", f"--dataset={small}", *protocols)
+    assert evaluate(encoder_file, *flags) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("byol_tf: --encoder gives 2 outputs in a list")
 
 
 @pytest.mark.slow
@@ -192,7 +272,12 @@ def bad_name(tmp_path, small):
 
 
 def bad_neighbours(tmp_path, small):
-    flags = [f"--dataset={small}", "--protocols=knn", "--knn_neighbours=500"]
+    # Said before transfer takes its time.
+    flags = [
+        f"--dataset={small}",
+        "--protocols=transfer,knn",
+        "--knn_neighbours=500",
+    ]
     return flags, "--knn_neighbours=500 is more than there are"
 
 

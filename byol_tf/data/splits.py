@@ -121,6 +121,7 @@ def held_out(
     fraction: float = HELD_OUT,
     seed: int = 0,
     class_names: tuple[str, ...] = (),
+    total: int = 0,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """A share of each class, rounded down, but one at least of two or more.
 
@@ -129,6 +130,8 @@ def held_out(
       fraction: of each class, in (0, 1).
       seed: of the draws.
       class_names: of the labels; by default they are numbers.
+      total: examples to hold out at least: one more of each of those classes
+        that were rounded down by most, as far as need be.
 
     Returns:
       bool [n], what is held out; and a sentence if there are classes of which
@@ -136,15 +139,21 @@ def held_out(
     """
     chosen = np.zeros(len(labels), bool)
     random = np.random.RandomState(seed)
-    alone = []
+    alone, drawn = [], []
     for label, members in _members(labels).items():
         members = random.permutation(members)
         if len(members) == 1:
             alone.append(class_names[label] if class_names else str(label))
             continue
         # 30 * (1 / 6) is a little below or above 5.
-        count = int(len(members) * fraction + 1e-9)
-        chosen[members[: max(1, count)]] = True
+        count = max(1, int(len(members) * fraction + 1e-9))
+        chosen[members[:count]] = True
+        if count + 1 < len(members):
+            drawn.append((count - len(members) * fraction, members[count]))
+    drawn.sort(key=lambda pair: pair[0])  # Of equals the first class.
+    missing = max(total - np.count_nonzero(chosen), 0)
+    for _, member in drawn[:missing]:
+        chosen[member] = True
     if not alone:
         return chosen, ()
     names = ", ".join(alone[:5]) + (", …" if len(alone) > 5 else "")

@@ -4,14 +4,99 @@ import contextlib
 import functools
 import os
 import pathlib
+import re
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
 
+from byol_tf.config import ConfigError
+
 # Raw pixels are compared at this size at most.
 RAW_PIXELS_SIDE = 32
+
+
+class NotFinite(ValueError):
+    """Features that are NaN or infinite, or more than their type holds.
+
+    Attributes:
+      row: the number of the first such vector.
+      what: what is wrong with it.
+    """
+
+    def __init__(self, row: int, dtype: np.dtype):
+        self.row = row
+        self.what = "not finite"
+        if dtype == np.float16:
+            most = np.finfo(dtype).max
+            self.what += f", or more than {dtype} holds ({most:.5g})"
+        super().__init__(f"Features of image {row} are {self.what}.")
+
+
+def features_of_gray(encoder: keras.Model, image_size: int) -> np.ndarray:
+    """The features of one gray image, float32 [1, d].
+
+    Args:
+      encoder: see `extract`.
+      image_size: height and width.
+
+    Raises:
+      ConfigError: if it takes no such images, or gives no vector for one.
+    """
+    # A functional model may take any size, and make other features of it.
+    all_inputs = getattr(encoder, "inputs", None) or ()
+    if len(all_inputs) > 1:
+        raise ConfigError(
+            f"--encoder takes {len(all_inputs)} inputs, not images alone."
+        )
+    for inputs in all_inputs:
+        if len(inputs.shape) != 4:
+            raise ConfigError(
+                f"--encoder takes {list(inputs.shape)}, not images [batch, "
+                "height, width, 3]."
+            )
+        _, height, width, channels = inputs.shape
+        if not {height, width} <= {None, image_size}:
+            raise ConfigError(
+                f"--encoder takes images of {height} x {width} pixels, not "
+                f"of --image_size={image_size}."
+            )
+        if channels not in (None, 3):
+            raise ConfigError(
+                f"--encoder takes images with a last axis of {channels}, not "
+                "of 3 channels, which gray images have as well: give it an "
+                "input [height, width, 3]."
+            )
+    try:
+        features = encoder(tf.fill([1, image_size, image_size, 3], 0.5))
+    except Exception as error:  # Keras raises errors of many kinds here.
+        raise ConfigError(
+            f"--encoder takes no images of --image_size={image_size}: "
+            f"{_reason(error)}"
+        ) from error
+    if not tf.is_tensor(features):
+        count = len(tf.nest.flatten(features))
+        raise ConfigError(
+            f"--encoder gives {count} outputs in a {type(features).__name__}, "
+            "not one vector an image; save a model of the one output that is "
+            "the representation."
+        )
+    if features.shape.rank != 2:
+        raise ConfigError(
+            f"--encoder gives {list(features.shape)} for an image, not a "
+            "vector [1, features]."
+        )
+    return tf.cast(features, tf.float32).numpy()
+
+
+def _reason(error: Exception) -> str:
+    """The first line that says something; Keras's first one does not."""
+    # Without colours, and TensorFlow's names of nodes.
+    plain = re.sub(r"\x1b\[[0-9;]*m|\{\{.*?\}\}| \[Op:.*", "", str(error))
+    lines = [line.strip() for line in plain.splitlines()]
+    lines = [x for x in lines if x and not x.startswith("Exception encounter")]
+    return lines[0] if lines else type(error).__name__
 
 
 def extract(
@@ -36,11 +121,28 @@ def extract(
       and int32 [n].
 
     Raises:
-      ValueError: with `path`, if a feature is not finite in `dtype`.
+      NotFinite: with `path`, if a feature is not finite in `dtype`.
     """
     if path is None:
         return _collect(_compiled(encoder), batches, title)
     return _keep(_compiled(encoder), batches, title, pathlib.Path(path), dtype)
+
+
+def check_features(
+    encoder: keras.Model, batches: tf.data.Dataset, title: str = ""
+) -> None:
+    """Raises NotFinite if a feature is; the others are as for `extract`."""
+    count = 0
+    for features, _ in _outputs(_compiled(encoder), batches, title):
+        _check_finite(features, count)
+        count += len(features)
+
+
+def _check_finite(features: np.ndarray, first: int) -> None:
+    """Raises NotFinite; `first` is the number of the first vector."""
+    sound = np.isfinite(features).all(axis=1)
+    if not sound.all():
+        raise NotFinite(first + int(np.argmin(sound)), features.dtype)
 
 
 @functools.lru_cache(maxsize=4)  # Monitoring asks again and again.
@@ -110,13 +212,7 @@ def _keep(function, batches, title, path, dtype):
             for features, some_labels in _outputs(function, batches, title):
                 with np.errstate(over="ignore"):
                     features = features.astype(dtype)
-                if not np.isfinite(features).all():
-                    raise ValueError(
-                        f"Features of image {count} to "
-                        f"{count + len(features) - 1} are not finite, or more "
-                        f"than {np.dtype(dtype)} holds "
-                        f"({np.finfo(dtype).max:.5g})."
-                    )
+                _check_finite(features, count)
                 if not count:
                     _write_header(file, features.shape, dtype)
                 file.write(features.tobytes())

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.config import ConfigError
+from byol_tf.config import Config, ConfigError
 from byol_tf.data.pipeline import classifier_batches, example_order
 from byol_tf.data.sources import Source
 from byol_tf.evaluation import logistic, metrics
@@ -33,12 +33,7 @@ def knn(task: Task) -> Iterator[Row]:
     parts, labels = zip(*map(task.features, ("train", "validation")))
     bank, bank_labels = Stacked(*parts), np.concatenate(labels)
     queries, query_labels = task.features("test")
-    most = max(task.config.knn_neighbours)
-    if most > len(bank):
-        raise ConfigError(
-            f"--knn_neighbours={most} is more than there are labelled training "
-            f"images ({len(bank)})."
-        )
+    check_neighbours(task.config, len(bank))
     accuracies = knn_accuracies(
         bank,
         bank_labels,
@@ -53,10 +48,20 @@ def knn(task: Task) -> Iterator[Row]:
         yield Row(f"k = {k}", "top1", metrics.Estimate(accuracy, *interval))
 
 
+def check_neighbours(config: Config, images: int) -> None:
+    """Raises ConfigError if `knn` needs more training images than these."""
+    most = max(config.knn_neighbours)
+    if most > images:
+        raise ConfigError(
+            f"--knn_neighbours={most} is more than there are labelled training "
+            f"images ({images}); give numbers up to that."
+        )
+
+
 def linear(task: Task) -> Iterator[Row]:
     """The release's linear classifier, of all training images."""
+    features, labels = task.features("test")  # First: it checks them.
     classifiers = _classifiers(task, "linear", (RELEASE_RATE,), task.training)
-    features, labels = task.features("test")
     yield from task.rows(
         f"rate {RELEASE_RATE}",
         classifiers.scores(features, 0),
@@ -67,6 +72,8 @@ def linear(task: Task) -> Iterator[Row]:
 
 def linear_sweep(task: Task) -> Iterator[Row]:
     """The paper's linear classifier: the best of five learning rates."""
+    for split in ("validation", "test"):  # First: it checks them.
+        task.features(split)
     classifiers = _classifiers(task, "linear_sweep", BASE_RATES, task.train)
     yield from _best(task, classifiers)
 
@@ -124,16 +131,20 @@ def _classifiers(
         total_steps=max(config.linear_epochs * size // batch_size, 1),
         seed=config.seed,
     )
-    classifiers.fit(
-        encoder or task.encoder,
-        functools.partial(batches_from or crops_from, batch_size),
-        name,
-        KeptState(
-            task.folder / f"{name}.npz",
-            classifiers.variables,
-            on_write=task.kept.write,
-        ),
-    )
+    try:
+        classifiers.fit(
+            encoder or task.encoder,
+            functools.partial(batches_from or crops_from, batch_size),
+            name,
+            KeptState(
+                task.folder / f"{name}.npz",
+                classifiers.variables,
+                on_write=task.kept.write,
+            ),
+        )
+    except ValueError:
+        task.check_features(source, "train")  # Perhaps it is one image.
+        raise
     return classifiers
 
 

@@ -4,27 +4,49 @@ import hashlib
 import json
 import pathlib
 import shutil
+import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
+import tqdm
+
+# What `numpy.load` raises for a .npy file that is cut off, or is none.
+DAMAGED = (ValueError, OSError, EOFError)
 
 
-def folder_for(parent: pathlib.Path, of: dict) -> pathlib.Path:
-    """A folder for what belongs to certain settings; others' are removed.
+def folder_for(
+    parent: pathlib.Path, of: dict, *, alone: bool = False
+) -> pathlib.Path:
+    """A folder for what belongs to certain settings.
 
     Args:
       parent: where it is made.
       of: the settings that decide what is kept there, as JSON has them.
+      alone: whether those of other settings are removed: for what is large, and
+        can be made again in one pass over the images.
     """
     digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
     folder = parent / digest[:16]
-    for other in parent.glob("*"):
-        if other.is_dir() and other != folder:
-            shutil.rmtree(other)
+    if alone:
+        for other in parent.glob("*"):
+            if other.is_dir() and other != folder:
+                shutil.rmtree(other)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def say_damaged(path: pathlib.Path, error: Exception) -> None:
+    """A line on stderr: what a file held is computed again."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    tqdm.tqdm.write(
+        f"byol_tf: {path} is damaged ({reason}); what it held is computed "
+        "again.",
+        file=sys.stderr,
+    )
 
 
 class KeptResults:
@@ -42,8 +64,10 @@ class KeptResults:
             content = json.loads(path.read_text())
             self._results = content["results"]
             self._before = content["seconds"]
-        except (OSError, ValueError, KeyError):  # None there, or damaged.
+        except FileNotFoundError:
             pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            say_damaged(path, error)
 
     @property
     def seconds(self) -> float:
@@ -94,11 +118,23 @@ class KeptState:
         self._written = time.monotonic()
 
     def restore(self) -> None:
-        """Gives the variables what is kept, if anything is."""
-        if self._path.exists():
-            with np.load(self._path) as arrays:
-                for variable, name in zip(self._variables, arrays.files):
-                    variable.assign(arrays[name])
+        """Gives the variables what is kept, if anything is.
+
+        A damaged file gives them nothing, and a line on stderr says so.
+        """
+        try:
+            with np.load(self._path) as file:
+                arrays = [file[name] for name in file.files]
+            shapes = [variable.shape for variable in self._variables]
+            if [array.shape for array in arrays] != shapes:
+                raise ValueError("it holds other variables")
+        except FileNotFoundError:
+            return
+        except (*DAMAGED, zipfile.BadZipFile, zlib.error) as error:
+            say_damaged(self._path, error)
+            return
+        for variable, array in zip(self._variables, arrays):
+            variable.assign(array)
 
     def write_at_times(self) -> None:
         """Writes the state, if `every` seconds are over."""

@@ -1,11 +1,12 @@
 """The published figures of the protocols, and in what a measurement differs.
 
-All are of a ResNet-50 that was pretrained on ImageNet for 1000 epochs. Source:
+All are of a ResNet that was pretrained on ImageNet for 1000 epochs. Source:
 arXiv 2006.07733, tables 1, 2 and 3; the release's README for `linear`.
 """
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import keras
 
@@ -21,37 +22,71 @@ from byol_tf.data.semi_supervised import is_imagenet
 from byol_tf.data.transfer_sets import TRANSFER_SETS
 from byol_tf.evaluation.protocols import PROTOCOLS
 
-# (protocol, row, metric) -> % on ImageNet.
+# Depth and width.
+RESNET50, RESNET50_2X, RESNET50_4X = (50, 1), (50, 2), (50, 4)
+RESNET200_2X = (200, 2)
+_SIZES = (RESNET50, RESNET50_2X, RESNET50_4X, RESNET200_2X)
+
+
+def _of_sizes(*figures: float) -> dict[tuple[int, int], float]:
+    return dict(zip(_SIZES, figures, strict=True))
+
+
+# (protocol, row, metric) -> network -> % on ImageNet. Of the networks of the
+# appendix, and of `finetune`, the figures are not known here for certain.
 IMAGENET = {
-    ("linear", "rate 0.2", "top1"): 74.4,
-    ("linear_sweep", "best rate", "top1"): 74.3,
-    ("linear_sweep", "best rate", "top5"): 91.6,
-    ("semi_supervised", "1 % of the labels", "top1"): 53.2,
-    ("semi_supervised", "1 % of the labels", "top5"): 78.4,
-    ("semi_supervised", "10 % of the labels", "top1"): 68.8,
-    ("semi_supervised", "10 % of the labels", "top5"): 89.0,
+    ("linear", "rate 0.2", "top1"): {RESNET50: 74.4, RESNET200_2X: 79.6},
+    ("linear_sweep", "best rate", "top1"): _of_sizes(74.3, 77.4, 78.6, 79.6),
+    ("linear_sweep", "best rate", "top5"): _of_sizes(91.6, 93.6, 94.2, 94.8),
+    ("semi_supervised", "1 % of the labels", "top1"): _of_sizes(
+        53.2, 62.2, 69.1, 71.2
+    ),
+    ("semi_supervised", "1 % of the labels", "top5"): _of_sizes(
+        78.4, 84.1, 87.9, 89.5
+    ),
+    ("semi_supervised", "10 % of the labels", "top1"): _of_sizes(
+        68.8, 73.5, 75.7, 77.7
+    ),
+    ("semi_supervised", "10 % of the labels", "top5"): _of_sizes(
+        89.0, 91.7, 92.5, 93.7
+    ),
 }
 
 
 def published(
-    protocol: str, row: str, metric: str, data: str
+    protocol: str,
+    row: str,
+    metric: str,
+    data: str,
+    network: tuple[int, int] | None = RESNET50,
 ) -> tuple[float, str] | None:
-    """The paper's figure in %, and of which data it is; None if there is none.
+    """The paper's figure in %, and of what it is; None if there is none.
 
     Args:
       protocol: one of PROTOCOLS.
       row: name of a row of its.
       metric: of the row.
       data: a name in TRANSFER_SETS, or anything else.
+      network: see `network_of`. One without a figure is compared with
+        ResNet-50's.
     """
     if PROTOCOLS[protocol].is_transfer:
         known = TRANSFER_SETS.get(data.partition(":")[0])
-        if known is None:
+        if known is None or metric != known.metric:
             return None
         tuned = protocol == "transfer_finetune"
         return (known.finetuned if tuned else known.linear), known.title
-    figure = IMAGENET.get((protocol, row, metric))
-    return None if figure is None else (figure, "ImageNet")
+    figures = IMAGENET.get((protocol, row, metric))
+    if figures is None:
+        return None
+    if network not in figures:
+        network = RESNET50
+    of = "ImageNet"
+    if network != RESNET50:
+        of += ", ResNet-{} {}x".format(*network)
+    if protocol == "linear":
+        of += ", the release's README"
+    return figures[network], of
 
 
 def differences(
@@ -60,6 +95,7 @@ def differences(
     pretraining: Config | None,
     encoder: keras.Model,
     data: str,
+    batch_sizes: Sequence[int | None] = (),
 ) -> list[str]:
     """In what a measurement differs from the paper's: a few words each.
 
@@ -69,30 +105,30 @@ def differences(
       pretraining: those of the encoder's run, if they are known.
       encoder: which is measured.
       data: as for `published`.
+      batch_sizes: that its rows were trained with; None for one without.
     """
     found = []
-    if data.partition(":")[0] not in TRANSFER_SETS and not is_imagenet(data):
+    if not _is_named(data) and not is_imagenet(data):
         found.append(f"data: {data}")
-    if not _is_resnet50(encoder):
+    network = network_of(encoder)
+    if network not in _networks(protocol):
         count = encoder.count_params()
         found.append(f"encoder: {count:,} weights, no ResNet-50")
-    found += _of_pretraining(pretraining)
-    changed = {
-        name: Config.__dataclass_fields__[name].default
-        for name in (
-            *PROTOCOLS[protocol].settings,
-            "validation_fraction",
-            "train_split",
-            "test_split",
-        )
-    }
-    if not PROTOCOLS[protocol].is_transfer:
-        changed["eval_crop"] = 0.875
-    for name, default in changed.items():
+        network = RESNET50
+    found += _of_pretraining(pretraining, network)
+    for name in _settings(protocol, data):
         value = getattr(config, name)
+        default = Config.__dataclass_fields__[name].default
+        if name == "eval_crop":
+            default = 0.875
         if value != default:
             published = f", not {as_text(default)}" if default else ""
             found.append(f"--{name}: {as_text(value)}{published}")
+    wanted = PROTOCOLS[protocol].batch_size
+    others = sorted({*batch_sizes} - {None, wanted})
+    if others:
+        sizes = " and ".join(map(str, others))
+        found.append(f"batches of {sizes} images, not {wanted}")
     if protocol == "semi_supervised" and is_imagenet(data):
         found.append(
             "validation images are drawn from all training images, those of "
@@ -103,20 +139,55 @@ def differences(
     return found
 
 
-def _of_pretraining(run: Config | None) -> list[str]:
+def _is_named(data: str) -> bool:
+    """Whether data are one of the transfer sets; see `published`."""
+    return data.partition(":")[0] in TRANSFER_SETS
+
+
+def _networks(protocol: str) -> set[tuple[int, int]]:
+    """Those that there are figures of, or else ResNet-50."""
+    return {RESNET50}.union(
+        *(figures for key, figures in IMAGENET.items() if key[0] == protocol)
+    )
+
+
+def _settings(protocol: str, data: str) -> list[str]:
+    """Names of the settings that a protocol's result on these data hangs on.
+
+    The batch is not among them: it may be less than what is asked for.
+    """
+    names = [
+        name
+        for name in PROTOCOLS[protocol].settings
+        if name != "classifier_batch_size"
+    ]
+    if not _is_named(data):  # Those have splits of their own.
+        if PROTOCOLS[protocol].chooses:
+            names.append("validation_fraction")
+        if data.startswith("tfds:"):
+            names += ["train_split", "test_split"]
+    if protocol != "transfer":  # It takes the whole shorter side.
+        names.append("eval_crop")
+    return names
+
+
+def _of_pretraining(run: Config | None, network: tuple[int, int]) -> list[str]:
     """In what an encoder's training differs from the published one."""
     if run is None:
         return ["pretraining: not known"]
     if run.mode == "convert":
         name = pathlib.Path(run.deepmind_checkpoint).name
-        published = name == "pretrain_res50x1.pkl"
-        return [] if published else [f"pretraining: that of {name}"]
+        published = "pretrain_res{}x{}.pkl".format(*network)
+        return [] if name == published else [f"pretraining: that of {name}"]
     if run.steps or run.epochs != 1000 or not is_imagenet(run.dataset):
         length = f"{run.epochs} epochs"
         if run.steps:
             length = f"{run.steps} steps"
         return [f"pretraining: {length} of {run.dataset}"]
-    published = Config(epochs=1000, batch_size=4096)
+    depth, width = network
+    published = Config(
+        epochs=1000, batch_size=4096, encoder_depth=depth, encoder_width=width
+    )
     groups = (ENCODER, METHOD, AUGMENTATION, ABLATION)
     changed = [
         field.name
@@ -131,16 +202,17 @@ def _of_pretraining(run: Config | None) -> list[str]:
     ]
 
 
-def _is_resnet50(encoder: keras.Model) -> bool:
+def network_of(encoder: keras.Model) -> tuple[int, int] | None:
+    """Depth and width of one of the published ResNets; None for others."""
     try:
         config = encoder.get_config()
     except NotImplementedError:
-        return False
+        return None
     published = {
-        "depth": 50,
-        "width": 1,
         "stem": "imagenet",
         "stem_channels": 64,
         "normalization": "batch",
     }
-    return published.items() <= config.items()
+    if not config.get("depth") or not published.items() <= config.items():
+        return None
+    return config["depth"], config["width"]

@@ -17,12 +17,15 @@ class Protocol(NamedTuple):
       is_transfer: whether it is of --transfer_sets.
       chooses: whether it chooses anything on the validation split; if not, it
         learns from that split, too.
+      batch_size: images in a step of training, as published; None if it takes
+        no such steps.
     """
 
     rows: Callable[[Task], Iterator[Row]]
     settings: tuple[str, ...]
     is_transfer: bool = False
     chooses: bool = True
+    batch_size: int | None = None
 
 
 _LINEAR = ("linear_epochs", "classifier_batch_size")
@@ -31,14 +34,22 @@ _GRID = ("finetune_rates", "finetune_epochs", "classifier_batch_size")
 # By the names of --protocols.
 PROTOCOLS = {
     "knn": Protocol(frozen.knn, ("knn_neighbours",), chooses=False),
-    "linear": Protocol(frozen.linear, _LINEAR, chooses=False),
-    "linear_sweep": Protocol(frozen.linear_sweep, _LINEAR),
-    "linear_cached": Protocol(frozen.linear_cached, _LINEAR),
-    "semi_supervised": Protocol(
-        tuned.semi_supervised, ("label_fractions", *_GRID)
+    "linear": Protocol(
+        frozen.linear, _LINEAR, chooses=False, batch_size=frozen.BATCH_SIZE
     ),
-    "finetune": Protocol(tuned.finetune, _GRID),
-    "transfer": Protocol(frozen.transfer, (), True),
+    "linear_sweep": Protocol(
+        frozen.linear_sweep, _LINEAR, batch_size=frozen.BATCH_SIZE
+    ),
+    "linear_cached": Protocol(
+        frozen.linear_cached, _LINEAR, batch_size=frozen.BATCH_SIZE
+    ),
+    "semi_supervised": Protocol(
+        tuned.semi_supervised,
+        ("label_fractions", *_GRID),
+        batch_size=tuned.BATCH_SIZE,
+    ),
+    "finetune": Protocol(tuned.finetune, _GRID, batch_size=tuned.BATCH_SIZE),
+    "transfer": Protocol(frozen.transfer, (), is_transfer=True),
     "transfer_finetune": Protocol(
         tuned.transfer_finetune,
         (
@@ -47,6 +58,7 @@ PROTOCOLS = {
             "transfer_weight_decays",
             "classifier_batch_size",
         ),
-        True,
+        is_transfer=True,
+        batch_size=tuned.TRANSFER_BATCH_SIZE,
     ),
 }

@@ -1,8 +1,11 @@
 """What an evaluation protocol works on: an encoder, and labelled images."""
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import pathlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
@@ -12,9 +15,14 @@ import tensorflow as tf
 from byol_tf.config import Config, ConfigError
 from byol_tf.data.pipeline import evaluation_batches
 from byol_tf.data.skipped import Skipped
-from byol_tf.data.sources import DAMAGED, Source
-from byol_tf.evaluation import metrics
-from byol_tf.evaluation.features import extract
+from byol_tf.data.sources import DAMAGED, EncodedSource, Source
+from byol_tf.evaluation import kept_results, metrics
+from byol_tf.evaluation.features import (
+    NotFinite,
+    check_features,
+    extract,
+    features_of_gray,
+)
 from byol_tf.evaluation.kept_results import KeptResults
 
 # Features are kept as float16 if they would take more than this as float32.
@@ -100,27 +108,7 @@ class Task:
           ConfigError: if the encoder takes no images of this size, or gives no
             vector of finite numbers.
         """
-        size = self.config.image_size
-        # A functional model may take any size, and make other features of it.
-        for inputs in getattr(self.encoder, "inputs", None) or ():
-            if not {*inputs.shape[1:3]} <= {None, size}:
-                height, width = inputs.shape[1:3]
-                raise ConfigError(
-                    f"--encoder takes images of {height} x {width} pixels, not "
-                    f"of --image_size={size}."
-                )
-        try:
-            features = self.encoder(tf.fill([1, size, size, 3], 0.5))
-        except Exception as error:  # Keras raises errors of many kinds here.
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(
-                f"--encoder takes no images of --image_size={size}: {reason}"
-            ) from error
-        if features.shape.rank != 2:
-            raise ConfigError(
-                f"--encoder gives {list(features.shape)} for an image, not a "
-                "vector [1, features]."
-            )
+        features = features_of_gray(self.encoder, self.config.image_size)
         if not np.isfinite(features).all():
             raise ConfigError("--encoder gives features that are not finite.")
         return features.shape[-1]
@@ -157,26 +145,73 @@ class Task:
         Returns:
           float32 [n, d], memory-mapped, or float16 if those of all training
           images are more than FLOAT32_BYTES; and int32 [n] or [n, classes].
+
+        Raises:
+          ValueError: as `check_features`.
         """
         crop = crop or self.config.eval_crop
         source = getattr(self, split)
         stem = f"features-{split}-{crop:g}"
         path = self.features_folder / f"{stem}.npy"
         labels_path = self.features_folder / f"{stem}-labels.npy"
-        if not labels_path.exists():
-            size = 4 * self.training.size * self.num_features
-            dtype = np.float32 if size <= FLOAT32_BYTES else np.float16
-            _, labels = extract(
+        try:
+            return np.load(path, mmap_mode="r"), np.load(labels_path)
+        except FileNotFoundError:
+            pass
+        except kept_results.DAMAGED as error:
+            kept_results.say_damaged(path, error)
+        size = 4 * self.training.size * self.num_features
+        dtype = np.float32 if size <= FLOAT32_BYTES else np.float16
+        with self._naming(source, split):
+            features, labels = extract(
                 self.encoder,
                 self.batches(source, crop),
                 f"features, {split}",
                 path,
                 dtype,
             )
-            partial = labels_path.with_suffix(".partial.npy")
-            np.save(partial, labels)
-            partial.replace(labels_path)
-        return np.load(path, mmap_mode="r"), np.load(labels_path)
+        partial = labels_path.with_suffix(".partial.npy")
+        np.save(partial, labels)
+        partial.replace(labels_path)
+        return features, labels
+
+    def check_features(self, source: Source, split: str) -> None:
+        """Finds out whether all features are finite, in one pass.
+
+        Args:
+          source: of the images.
+          split: what to call it.
+
+        Raises:
+          ValueError: if some are not; it names the first such image.
+        """
+        with self._naming(source, split):
+            check_features(
+                self.encoder, self.batches(source), f"check, {split}"
+            )
+
+    @contextlib.contextmanager
+    def _naming(self, source: Source, split: str) -> Iterator[None]:
+        """Says of which image features are not finite."""
+        try:
+            yield
+        except NotFinite as error:
+            number, name = error.row, ""
+            hint = " (of files --in_memory_gb=0 says which)"
+            if isinstance(source, EncodedSource):
+                damaged = source.skipped.reasons
+                sound = (
+                    number
+                    for number in range(source.size)
+                    if source.name_of(number) not in damaged
+                )
+                number = next(itertools.islice(sound, error.row, None))
+                name, hint = f", {source.name_of(number)},", ""
+            raise ValueError(
+                f"the features that --encoder gives for image {number} of the "
+                f"{split} split{name} are {error.what}; leave the image out"
+                f"{hint}, or take another encoder."
+            ) from error
 
     def rows(
         self, name: str, scores: np.ndarray, labels: np.ndarray, **chosen

@@ -69,6 +69,7 @@ def _fine_tuned_with(task: Task, source: Source, name: str) -> list[Row]:
         )
     }
     chosen = {"images": source.size, "batch_size": batch_size}
+    _check_features(task, source, name)
     return _best(task, name, grid, tuned, tuned, chosen)
 
 
@@ -101,7 +102,32 @@ def transfer_finetune(task: Task) -> Iterator[Row]:
     }
     with_all = functools.partial(tuned, source=task.training)
     chosen = {"batch_size": batch_size}
+    _check_features(task, task.train, "fine-tuned")
     yield from _best(task, "fine-tuned", grid, tuned, with_all, chosen)
+
+
+def _check_features(task: Task, source: Source, name: str) -> None:
+    """Once, before the trainings: one pass, of the hundreds that they take.
+
+    Args:
+      task: whose `kept` remembers it.
+      source: what is learned from.
+      name: of the rows.
+
+    Raises:
+      ValueError: for an image with features that are not finite. Else every
+        training would seem to diverge, whatever its rate.
+    """
+    for split, images in (
+        (f"{name}/train", source),
+        ("validation", task.validation),
+        ("test", task.test),
+    ):
+        title = split.rpartition("/")[2]
+        task.kept.once(
+            f"{split}/finite",
+            functools.partial(task.check_features, images, title),
+        )
 
 
 def _best(

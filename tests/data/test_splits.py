@@ -151,6 +151,30 @@ def test_a_share_of_each_class_is_held_out(share, counts):
     assert held_out(LABELS[LABELS != 1], share)[1] == ()
 
 
+def test_so_many_are_held_out_in_all():
+    random = np.random.RandomState(0)
+    sizes = np.append(random.randint(732, 1300, 105), [1300] * 895)
+    labels = np.repeat(np.arange(1000), sizes)
+    fraction = 10_009 / len(labels)
+    rounded_down = np.bincount(labels[held_out(labels, fraction)[0]])
+    assert rounded_down.sum() < 9_900
+    chosen, _ = held_out(labels, fraction, total=10_009)
+    counts = np.bincount(labels[chosen])
+    assert counts.sum() == 10_009
+    more = counts - rounded_down
+    assert set(more) == {0, 1}
+    left = sizes * fraction - rounded_down
+    assert left[more == 1].min() >= left[more == 0].max()
+    # The same ones, and more.
+    assert chosen[held_out(labels, fraction)[0]].all()
+
+
+def test_no_class_is_held_out_whole():
+    labels = np.repeat([0, 1, 2], [2, 2, 3])
+    chosen, _ = held_out(labels, 0.9, total=6)
+    assert np.bincount(labels[chosen]).tolist() == [1, 1, 2]
+
+
 def test_a_folder_says_which_class_has_one_image(tmp_path):
     for name, count in (("cat", 5), ("dodo", 1), ("dog", 5), ("unicorn", 1)):
         save_images(tmp_path / name, count)

@@ -2,9 +2,11 @@
 
 import time
 
+import keras
+import numpy as np
 import pytest
 
-from byol_tf.evaluation.kept_results import KeptResults, folder_for
+from byol_tf.evaluation.kept_results import KeptResults, KeptState, folder_for
 
 
 def never():
@@ -23,10 +25,14 @@ def test_a_result_is_computed_once(tmp_path):
     assert KeptResults(path).once("b", never) is None
 
 
-def test_a_damaged_file_is_begun_again(tmp_path):
+def test_a_damaged_file_is_begun_again(tmp_path, capsys):
     path = tmp_path / "results.json"
+    assert KeptResults(path).once("a", lambda: 1) == 1
+    assert not capsys.readouterr().err
     path.write_text('{"a": 0.')
     assert KeptResults(path).once("a", lambda: 2) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"byol_tf: {path} is damaged (")
 
 
 def test_the_time_is_that_of_all_processes(tmp_path, monkeypatch):
@@ -44,7 +50,52 @@ def test_other_settings_have_another_folder(tmp_path):
     one = folder_for(tmp_path, {"rate": 0.1})
     (one / "file").touch()
     assert folder_for(tmp_path, {"rate": 0.1}) == one
-    assert (one / "file").exists()
     other = folder_for(tmp_path, {"rate": 0.2})
     assert other != one
+    assert (one / "file").exists()  # A sweep that is half done, perhaps.
+
+
+def test_what_is_large_is_kept_once(tmp_path):
+    one = folder_for(tmp_path, {"rate": 0.1}, alone=True)
+    (one / "file").touch()
+    assert folder_for(tmp_path, {"rate": 0.1}, alone=True) == one
+    assert (one / "file").exists()
+    folder_for(tmp_path, {"rate": 0.2}, alone=True)
     assert not one.exists()
+
+
+def state(path, *values) -> tuple[KeptState, list[keras.Variable]]:
+    variables = [keras.Variable(np.float32(value)) for value in values]
+    return KeptState(path, variables), variables
+
+
+def test_a_state_comes_back(tmp_path):
+    path = tmp_path / "state.npz"
+    kept, _ = state(path, [1, 2], 3)
+    kept.restore()  # There is none yet.
+    kept.write()
+    other, variables = state(path, [0, 0], 0)
+    other.restore()
+    assert [v.numpy().tolist() for v in variables] == [[1, 2], 3]
+    other.remove()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "junk", "fewer", "other"])
+def test_a_damaged_state_is_begun_again(tmp_path, capsys, kind):
+    path = tmp_path / "state.npz"
+    kept, _ = state(path, [1, 2], 3)
+    kept.write()
+    if kind == "fewer":
+        state(path, [1, 2])[0].write()
+    elif kind == "other":
+        state(path, [1, 2, 3], 4)[0].write()
+    else:
+        whole = path.read_bytes()
+        parts = {"cut": whole[: len(whole) // 2], "empty": b"", "junk": b"x"}
+        path.write_bytes(parts[kind])
+    other, variables = state(path, [5, 6], 7)
+    other.restore()
+    assert [v.numpy().tolist() for v in variables] == [[5, 6], 7]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path} is damaged" in line

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import tiny_encoder
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -12,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from byol_tf.config import Config, ConfigError
 from byol_tf.data.bundled import open_bundled
 from byol_tf.data.skipped import Skipped
-from byol_tf.data.sources import ArraySource
+from byol_tf.data.sources import ArraySource, EncodedSource
 from byol_tf.evaluation import frozen_protocols, tuned_protocols
 from byol_tf.evaluation.kept_results import KeptResults
 from byol_tf.evaluation.protocols import PROTOCOLS
@@ -284,6 +285,85 @@ def test_features_that_are_not_finite(tmp_path):
     )
     with pytest.raises(ConfigError, match="not finite"):
         task(tmp_path, encoder).check()
+
+
+def bright_is_nan() -> keras.Model:
+    """An encoder without a feature for images that are all white."""
+    inputs = keras.Input([28, 28, 3])
+    features = keras.layers.Conv2D(2, 3)(inputs)
+    mean = keras.layers.GlobalAveragePooling2D()
+    dark = keras.ops.log(1 - mean(inputs))
+    return keras.Model(
+        inputs, keras.layers.Concatenate()([mean(features), dark])
+    )
+
+
+def with_white(ours: Task, split: str, number: int) -> Task:
+    source = getattr(ours, split)
+    images = source.images.copy()
+    images[number] = 255
+    changed = ArraySource(images, source.labels)
+    return dataclasses.replace(ours, **{split: changed})
+
+
+@pytest.mark.parametrize(
+    "name, split",
+    [
+        ("knn", "train"),
+        ("linear", "training"),
+        ("linear", "test"),
+        ("finetune", "train"),
+        ("transfer_finetune", "validation"),
+    ],
+)
+def test_the_image_that_has_no_features(tmp_path, name, split):
+    """Nothing is trained in vain, and no rate is blamed."""
+    settings = dict(finetune_rates=(0.1,), finetune_epochs=(1,))
+    ours = task(tmp_path, bright_is_nan(), linear_epochs=1, **settings)
+    called = "train" if split == "training" else split
+    with pytest.raises(
+        ValueError,
+        match=f"image 7 of the {called} split are not finite; leave",
+    ):
+        rows_of(name, with_white(ours, split, 7))
+
+
+def test_the_file_that_has_no_features(tmp_path):
+    """Its number counts the damaged images before it."""
+    for number in range(5):
+        image = np.full((28, 28, 3), 255 * (number == 3), np.uint8)
+        encoded = tf.io.encode_png(image)
+        (tmp_path / f"{number}.png").write_bytes(encoded.numpy())
+    (tmp_path / "1.png").write_bytes(b"none")
+    files = tf.constant([str(tmp_path / f"{n}.png") for n in range(5)])
+    skipped = Skipped(0.5)
+    source = EncodedSource(
+        5,
+        lambda number: (tf.io.read_file(files[number]), tf.constant(0)),
+        lambda number: files[number].numpy().decode(),
+        28,
+        skipped,
+    )
+    ours = task(tmp_path, bright_is_nan())
+    with pytest.raises(
+        ValueError, match=r"image 3 of .*3\.png, are not finite"
+    ):
+        ours.check_features(source, "train")
+    assert len(skipped) == 1
+
+
+@pytest.mark.parametrize("name", ["test-1.npy", "test-1-labels.npy"])
+def test_features_that_were_cut_off_are_made_anew(tmp_path, name, capsys):
+    ours = task(tmp_path)
+    expected, labels = map(np.array, ours.features("test"))
+    path = tmp_path / f"features-{name}"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    features, found = task(tmp_path).features("test")
+    assert "is damaged" in capsys.readouterr().err
+    np.testing.assert_array_equal(features, expected)
+    np.testing.assert_array_equal(found, labels)
+    task(tmp_path).features("test")
+    assert "damaged" not in capsys.readouterr().err
 
 
 def test_features_are_computed_once(tmp_path):
