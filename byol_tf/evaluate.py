@@ -139,13 +139,14 @@ def run(config: Config) -> Config:
     encoder = load_encoder(path)
     features_of_gray(encoder, config.image_size)  # It raises what is wrong.
     folder = open_results_folder(config)
+    of = {"encoder": _digest_of(path)}
     if dataset.test is None:
         skipped = f"{config.dataset} has no held-out images with labels."
-        report.update(folder, evaluation={"skipped": skipped})
+        report.set_evaluation(folder, of | {"skipped": skipped})
         return config
     dataset.skipped.keep_in(folder / "skipped.txt")
-    evaluation = compare(config, dataset, encoder, folder)
-    report.update(folder, evaluation=evaluation)
+    evaluation = of | compare(config, dataset, encoder, folder)
+    report.set_evaluation(folder, evaluation)
     if "skipped" not in evaluation:
         print(report.evaluation_text(evaluation))
     return config
@@ -170,9 +171,7 @@ def _run_protocols(config: Config, path: pathlib.Path) -> Config:
     model = load_encoder(path)
     if not model.weights:
         raise ConfigError(f"--encoder: {path} holds a model without weights.")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    encoder = _Encoder(model, path, digest)
+    encoder = _Encoder(model, path, _digest_of(path))
     folder = open_results_folder(config)
     begun = set()  # Folders that --noresume has emptied.
     with locked(config):
@@ -279,6 +278,11 @@ def _run_protocol(
         ) from error
     report.add_protocol(folder, result)
     print(report.protocols_text([result]))
+
+
+def _digest_of(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder_name(data: str) -> str:

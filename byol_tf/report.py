@@ -8,11 +8,21 @@ import re
 
 def update(run_dir: pathlib.Path, **sections: dict) -> None:
     """Puts sections into report.json, and writes report.md anew from it."""
-    path = run_dir / "report.json"
-    report = json.loads(path.read_text()) if path.exists() else {}
-    report |= sections
-    _write(path, json.dumps(report, indent=2) + "\n")
-    _write(run_dir / "report.md", _markdown(run_dir, report))
+    _save(run_dir, _load(run_dir) | sections)
+
+
+def set_evaluation(run_dir: pathlib.Path, evaluation: dict) -> None:
+    """Puts the quick comparison into the report.
+
+    Results of another encoder are dropped.
+
+    Args:
+      run_dir: of the report.
+      evaluation: `encoder`, the digest of its file, and so on, see
+        `evaluation_text`.
+    """
+    report = _of_encoder(_load(run_dir), evaluation["encoder"])
+    _save(run_dir, report | {"evaluation": evaluation})
 
 
 def add_protocol(run_dir: pathlib.Path, result: dict) -> None:
@@ -25,16 +35,34 @@ def add_protocol(run_dir: pathlib.Path, result: dict) -> None:
       result: `protocol`, `data`, `encoder`, `rows` and so on, see
         `protocols_text`.
     """
-    path = run_dir / "report.json"
-    report = json.loads(path.read_text()) if path.exists() else {}
+    report = _of_encoder(_load(run_dir), result["encoder"])
     others = [
         other
         for other in report.get("protocols", [])
-        if other["encoder"] == result["encoder"]
-        and (other["protocol"], other["data"])
+        if (other["protocol"], other["data"])
         != (result["protocol"], result["data"])
     ]
-    update(run_dir, protocols=[*others, result])
+    _save(run_dir, report | {"protocols": [*others, result]})
+
+
+def _of_encoder(report: dict, digest: str) -> dict:
+    """Without what was measured of another encoder."""
+    kept = dict(report)
+    if kept.get("evaluation", {}).get("encoder") != digest:
+        kept.pop("evaluation", None)
+    protocols = kept.pop("protocols", [])
+    same = [result for result in protocols if result["encoder"] == digest]
+    return kept | ({"protocols": same} if same else {})
+
+
+def _load(run_dir: pathlib.Path) -> dict:
+    path = run_dir / "report.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _save(run_dir: pathlib.Path, report: dict) -> None:
+    _write(run_dir / "report.json", json.dumps(report, indent=2) + "\n")
+    _write(run_dir / "report.md", _markdown(run_dir, report))
 
 
 def _write(path: pathlib.Path, text: str) -> None:
@@ -234,8 +262,8 @@ def protocols_text(results: list[dict]) -> str:
             ["protocol", "data", "", "metric", "%", "95 %", "the paper's"],
             rows,
         )
-        + "\nThe paper's figures are a ResNet-50's, pretrained on ImageNet for "
-        "1000 epochs."
+        + "\nThe paper's figures are of a ResNet-50 where none is named, "
+        "pretrained on ImageNet for 1000 epochs."
     )
     if common:
         text += f" Not as in the paper here: {'; '.join(common)}."

@@ -180,9 +180,26 @@ def test_protocols_stand_beside_the_papers_figures(tmp_path):
         ("linear", 3),
         ("knn", 4),
     ]
+
+
+def test_results_of_another_encoder_are_dropped(tmp_path):
+    def sections():
+        return json.loads((tmp_path / "report.json").read_text())
+
+    report.update(tmp_path, pretrain=PRETRAIN, collapse=collapse())
+    report.set_evaluation(tmp_path, EVALUATION | {"encoder": "one"})
+    report.add_protocol(tmp_path, protocol("knn", 0.8))
+    report.add_protocol(tmp_path, protocol("linear", 0.8))
+    assert len(sections()["protocols"]) == 2
+    assert sections()["evaluation"]["knn_top1"] == 0.8125
+
     report.add_protocol(tmp_path, protocol("knn", 0.5, encoder="another"))
-    results = json.loads((tmp_path / "report.json").read_text())["protocols"]
-    assert len(results) == 1
+    assert [r["encoder"] for r in sections()["protocols"]] == ["another"]
+    assert "evaluation" not in sections()
+    assert sections()["pretrain"] == PRETRAIN
+
+    report.set_evaluation(tmp_path, EVALUATION | {"encoder": "one"})
+    assert "protocols" not in sections()
 
 
 def test_a_long_path_is_cut_in_the_table(tmp_path):
