@@ -207,9 +207,8 @@ def draw_accuracies(
     axes.tick_params(axis="y", labelsize=8)
     several = max(map(len, accuracies.values()), default=1) > 1
     axes.set_xlabel(
-        "kNN top-1, %"
-        + (", mean of the seeds (black: from least to most)" * several)
-        + "; red: collapsed; dashed: not trained"
+        "kNN top-1, %; red: collapsed; dashed: not trained"
+        + "\nbar: mean of the seeds; black: from least to most" * several
     )
     figure.savefig(path, dpi=_DPI, bbox_inches="tight")
     plt.close(figure)

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, photos
 
 from byol_tf import command_line
 from byol_tf.benchmarks import ablations
@@ -299,6 +299,7 @@ def test_protocols_leave_no_quick_comparison(tmp_path):
 @pytest.mark.slow
 def test_two_rows_end_to_end(tmp_path, capsys):
     command = ["--only=base,no_predictor", f"--runs={tmp_path}"]
+    command.append(f"--dataset=folder:{photos(tmp_path / 'photos')}")
     assert ablations.main([*command, "--flags", *TINY]) == 0
     record = json.loads((tmp_path / "ablations.json").read_text())
     base, without = record["results"]
@@ -334,9 +335,11 @@ def test_stopped_it_leaves_a_checkpoint_and_goes_on(
     tmp_path, number, to_all, code
 ):
     flags = [*TINY, "--steps=100000", "--log_every=2"]
+    common = [f"--dataset=folder:{photos(tmp_path / 'photos')}"]
+    common += [f"--runs={tmp_path}", "--flags"]
     benchmark = subprocess.Popen(
         [sys.executable, "-m", "byol_tf.benchmarks.ablations"]
-        + ["--only=base,no_blur", f"--runs={tmp_path}", "--flags", *flags],
+        + ["--only=base,no_blur", *common, *flags],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -371,8 +374,7 @@ def test_stopped_it_leaves_a_checkpoint_and_goes_on(
     flags[-2:] = [f"--steps={step + 2}"]
     for path in (folder / "config.json", checkpoint / "checkpoint.json"):
         path.write_text(path.read_text().replace("100000", str(step + 2)))
-    command = ["--only=base", f"--runs={tmp_path}", "--flags", *flags]
-    assert ablations.main(command) == 0
+    assert ablations.main(["--only=base", *common, *flags]) == 0
     (result,) = json.loads((tmp_path / "ablations.json").read_text())["results"]
     assert result["steps"] == step + 2
     assert f"step_{step + 2:09d}" in os.listdir(folder / "checkpoints")
