@@ -115,15 +115,14 @@ class Ablations:
 
     def _rows(self) -> list[Row]:
         """Rows that have begun: the base's, then by name; of each by seed."""
-        seeds = {row: row.seed for row in self._failures}
+        rows = set(self._failures)
         for folder in self._runs.glob("*/seed_*"):
             number = folder.name.removeprefix("seed_")
             if number.isdecimal() and folder.parent.name in recipes():
-                row = self.row(folder.parent.name, int(number))
-                seeds[row] = row.seed
+                rows.add(self.row(folder.parent.name, int(number)))
         order = recipes()
         return sorted(
-            seeds, key=lambda row: (order.index(row.recipe.stem), row.seed)
+            rows, key=lambda row: (order.index(row.recipe.stem), row.seed)
         )
 
 
