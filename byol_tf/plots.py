@@ -173,24 +173,29 @@ def draw_neighbours(
 
 
 def draw_accuracies(
-    accuracies: dict[str, float],
+    accuracies: dict[str, list[float]],
     untrained: float | None,
     collapsed: set[str],
     path: pathlib.Path,
 ) -> None:
-    """A bar a run, the most accurate first.
+    """A bar for the runs of a name, the most accurate first.
 
     Args:
-      accuracies: kNN top-1 in [0, 1], by the name of the run.
+      accuracies: kNN top-1 in [0, 1] of the runs, by their name. The bar is
+        their mean; of several, a black line goes from the least to the most.
       untrained: the same of a network that was not trained, if known: a line.
-      collapsed: names of the runs that collapsed: their bars are red.
+      collapsed: names with a run that collapsed: their bars are red.
       path: of the PNG.
     """
-    names = sorted(accuracies, key=accuracies.get)
+    means = {name: 100 * np.mean(runs) for name, runs in accuracies.items()}
+    names = sorted(means, key=means.get)
+    below = [means[name] - 100 * min(accuracies[name]) for name in names]
+    above = [100 * max(accuracies[name]) - means[name] for name in names]
     figure, axes = plt.subplots(figsize=(7, 0.9 + 0.2 * len(names)))
     bars = axes.barh(
         names,
-        [100 * accuracies[name] for name in names],
+        [means[name] for name in names],
+        xerr=np.maximum([below, above], 0),  # Rounding may make it -0.
         color=[
             "tab:red" if name in collapsed else "tab:blue" for name in names
         ],
@@ -200,7 +205,11 @@ def draw_accuracies(
         axes.axvline(100 * untrained, color="gray", linestyle="--")
     axes.margins(x=0.1, y=0.01)
     axes.tick_params(axis="y", labelsize=8)
-    axes.set_xlabel("kNN top-1, %; red: collapsed; dashed: not trained")
+    several = max(map(len, accuracies.values()), default=1) > 1
+    axes.set_xlabel(
+        "kNN top-1, %; red: collapsed; dashed: not trained"
+        + "\nbar: mean of the seeds; black: from least to most" * several
+    )
     figure.savefig(path, dpi=_DPI, bbox_inches="tight")
     plt.close(figure)
 
