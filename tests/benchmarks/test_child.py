@@ -17,12 +17,24 @@ got = []
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: got.append(number))
 print("ready", flush=True)
-while not got:
+end = time.monotonic() + 60
+while not got and time.monotonic() < end:
     time.sleep(0.01)
 time.sleep(1)
 print(*map(int, got), flush=True)
 sys.exit(143)
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_is_ignored():
+    # As all are that nohup started: the hangup.
+    before = {number: signal.getsignal(number) for number in child.STOP_SIGNALS}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def said(tmp_path, *numbers, pause=0.0) -> str:
