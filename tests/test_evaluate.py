@@ -197,17 +197,22 @@ def test_images_that_were_exchanged_are_measured_anew(encoder_file, tmp_path):
     assert second["fingerprints"]["test"] != first["fingerprints"]["test"]
 
 
-def test_a_class_without_test_images_is_noted(encoder_file, tmp_path):
+def three_classes(path, of_test: int) -> str:
+    """The flag for nine images of three classes, and as many to test."""
     images = np.random.RandomState(0).randint(0, 255, (9, 8, 8, 3), np.uint8)
     np.savez(
-        tmp_path / "fewer.npz",
+        path,
         train_images=images,
         train_labels=np.arange(9) % 3,
         test_images=images,
-        test_labels=np.arange(9) % 2,
+        test_labels=np.arange(9) % of_test,
     )
+    return f"--dataset=npz:{path}"
+
+
+def test_a_class_without_test_images_is_noted(encoder_file, tmp_path):
+    data = three_classes(tmp_path / "fewer.npz", of_test=2)
     flags = ("--protocols=knn", "--knn_neighbours=1")
-    data = f"--dataset=npz:{tmp_path / 'fewer.npz'}"
     assert evaluate(encoder_file, data, *flags) == 0
     report = encoder_file.parent / "report.json"
     (result,) = json.loads(report.read_text())["protocols"]
@@ -290,15 +295,8 @@ def bad_single(tmp_path, small):
 
 
 def bad_classes(tmp_path, small):
-    images = np.random.RandomState(0).randint(0, 255, (9, 8, 8, 3), np.uint8)
-    np.savez(
-        tmp_path / "other.npz",
-        train_images=images,
-        train_labels=np.arange(9) % 3,
-        test_images=images,
-        test_labels=np.arange(9) % 4,
-    )
-    flags = [f"--dataset=npz:{tmp_path / 'other.npz'}", "--protocols=knn"]
+    data = three_classes(tmp_path / "other.npz", of_test=4)
+    flags = [data, "--protocols=knn"]
     return flags, "test images of class '3'"
 
 

@@ -7,16 +7,13 @@ doctor; `note`; `seconds`. Of a run that failed there is `failure` in their
 place.
 """
 
-import importlib.metadata
 import itertools
 import json
-import os
 import pathlib
-import platform
 import statistics
 
 from byol_tf import plots
-from byol_tf.benchmarks.machine import processor
+from byol_tf.benchmarks.machine import environment
 
 ACCURACIES = ("knn_top1", "linear_top1")
 COLUMNS = (
@@ -47,7 +44,7 @@ def write(
       left_out: runs of the folder that are not comparable.
       runs: the folder.
     """
-    machine = environment()
+    machine = environment("tensorflow", "keras", "numpy")
     record = {
         "environment": machine,
         "dataset": dataset,
@@ -178,7 +175,7 @@ def _mean_cells(summary: dict, result: dict) -> list[str]:
 
 
 def about(
-    dataset: str, extra: list[str], left_out: list[str], machine: dict[str, str]
+    dataset: str, extra: list[str], left_out: list[str], machine: dict
 ) -> str:
     """What the table is of; the arguments are those of `write`."""
     flags = " ".join(extra)
@@ -197,20 +194,6 @@ def about(
             else ""
         )
     )
-
-
-def environment() -> dict[str, str]:
-    """Machine and versions."""
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ("tensorflow", "keras", "numpy")
-    }
-    return versions | {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
-        "cores": str(os.cpu_count()),
-    }
 
 
 def draw(results: list[dict], path: pathlib.Path) -> None:
