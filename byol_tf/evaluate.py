@@ -276,6 +276,7 @@ def _run_protocol(
         raise ConfigError(
             f"--protocols={protocol}, {data.name}: {error}"
         ) from error
+    result |= {"encoder_path": str(encoder.path)}
     report.add_protocol(folder, result)
     print(report.protocols_text([result]))
 

@@ -258,6 +258,7 @@ def protocols_text(results: list[dict]) -> str:
         remarks.append(f"{number}. {_protocol_remark(result, common)}")
     text = (
         "## Protocols\n\n"
+        + _encoder_text(results)
         + _table(
             ["protocol", "data", "", "metric", "%", "95 %", "the paper's"],
             rows,
@@ -267,7 +268,20 @@ def protocols_text(results: list[dict]) -> str:
     )
     if common:
         text += f" Not as in the paper here: {'; '.join(common)}."
+    text += (
+        " The intervals are of the test images; other seeds of the training "
+        "are not in them."
+    )
     return text + "\n\n" + "\n".join(remarks) + "\n"
+
+
+def _encoder_text(results: list[dict]) -> str:
+    """Which encoder was measured: all results of a report are of one."""
+    last = results[-1]
+    return (
+        f"Encoder: `{last['encoder_path']}` (SHA-256 "
+        f"{last['encoder'][:12]}…).\n\n"
+    )
 
 
 def _protocol_remark(result: dict, common: list[str]) -> str:

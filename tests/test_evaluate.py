@@ -235,6 +235,69 @@ def test_an_encoder_of_two_outputs(
     assert error.startswith("byol_tf: --encoder gives 2 outputs in a list")
 
 
+def photos_of_two_classes(root, train: int, test: int):
+    """A folder of so many images of each class."""
+    for split, count in (("train", train), ("test", test)):
+        for name in "ab":
+            save_images(root / split / name, count, (8, 8), "png")
+    return root
+
+
+def test_a_last_batch_of_damaged_images(encoder_file, tmp_path):
+    """256 sound images and then one that is not: a batch without any."""
+    root = photos_of_two_classes(tmp_path / "photos", 4, 128)
+    (root / "test" / "b" / "999.png").write_bytes(b"no image")
+    flags = ("--protocols=knn,linear_cached", "--knn_neighbours=1")
+    flags += ("--in_memory_gb=0", "--linear_epochs=1", "--image_size=8")
+    assert evaluate(encoder_file, f"--dataset=folder:{root}", *flags) == 0
+    report = encoder_file.parent / "report.json"
+    results = json.loads(report.read_text())["protocols"]
+    assert [result["protocol"] for result in results] == [
+        "knn",
+        "linear_cached",
+    ]
+    text = (encoder_file.parent / "report.md").read_text()
+    assert f"Encoder: `{encoder_file}` (SHA-256 " in text
+
+
+def test_no_sound_image_to_test(encoder_file, tmp_path, capfd):
+    root = photos_of_two_classes(tmp_path / "photos", 40, 1)
+    for path in root.glob("test/*/*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    flags = ("--protocols=knn", "--knn_neighbours=1", "--in_memory_gb=0")
+    flags += ("--max_corrupt_fraction=0.1", "--image_size=8")
+    assert evaluate(encoder_file, f"--dataset=folder:{root}", *flags) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "no image of the test split can be used" in error
+
+
+def test_transfer_of_one_image_a_class(encoder_file, tmp_path, capfd):
+    root = photos_of_two_classes(tmp_path / "photos", 1, 1)
+    flags = ("--protocols=transfer", f"--transfer_sets=pets:{root}")
+    assert evaluate(encoder_file, "--image_size=8", *flags) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert f"--transfer_sets=pets:{root}: its validation split has no" in error
+
+
+def test_transfer_of_labels_with_gaps(encoder_file, tmp_path):
+    """Of 0, 1 and 2, and of 1, 3 and 9: the same figure."""
+    images = np.random.RandomState(0).randint(0, 99, (60, 8, 8, 3), np.uint8)
+    labels = np.arange(60) % 3
+    images[np.arange(60), ..., labels] += 99  # Red, green and blue ones.
+    values = []
+    for numbers in ([0, 1, 2], [1, 3, 9]):
+        path = tmp_path / f"{numbers[-1]}.npz"
+        of = np.array(numbers)[labels]
+        arrays = dict(train_images=images, test_images=images)
+        np.savez(path, **arrays, train_labels=of, test_labels=of)
+        flags = (f"--dataset=npz:{path}", "--protocols=transfer")
+        assert evaluate(encoder_file, *flags) == 0
+        report = encoder_file.parent / "report.json"
+        results = json.loads(report.read_text())["protocols"]
+        values.append(results[-1]["rows"][0]["value"])
+    assert values[0] == values[1] > 0.7
+
+
 @pytest.mark.slow
 def test_one_that_was_killed_goes_on(encoder_file, small):
     """A real process, killed inside the second training of a sweep."""

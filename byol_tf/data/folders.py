@@ -92,6 +92,7 @@ def open_labelled_folder(
     config: Config,
     skipped: Skipped,
     known_classes: tuple[str, ...] = (),
+    called: str = "--dataset",
 ) -> tuple[Source, tuple[str, ...]]:
     """All images below a folder, whose sub-folders are their classes.
 
@@ -100,6 +101,7 @@ def open_labelled_folder(
       config: settings of the data.
       skipped: where images are noted that cannot be used.
       known_classes: of the labels, if they are known; there may be no others.
+      called: the flag that names the folder, in messages.
 
     Returns:
       The images, and the names of their classes.
@@ -109,12 +111,12 @@ def open_labelled_folder(
         classes.
     """
     if not root.is_dir():
-        raise ConfigError(f"{root} {_what_it_is(root)}")
-    images = _list_images(root, config, skipped, known_classes)
+        raise ConfigError(f"{called}: {root} {_what_it_is(root)}")
+    images = _list_images(root, config, skipped, known_classes, called)
     if not images.class_names:
         raise ConfigError(
-            f"{root} has no sub-folders for its classes; make {root}/CLASS/ "
-            "for each, and put its images there."
+            f"{called}: {root} has no sub-folders for its classes; make "
+            f"{root}/CLASS/ for each, and put its images there."
         )
     return _open_files(images, config, skipped), images.class_names
 
@@ -188,6 +190,7 @@ def _list_images(
     config: Config,
     skipped: Skipped,
     known_classes: tuple[str, ...] = (),
+    called: str = "--dataset",
 ) -> _Images:
     """All images below a folder, and their classes.
 
@@ -202,7 +205,7 @@ def _list_images(
     names = np.array(index.names, object)
     if not len(names):
         raise ConfigError(
-            f"--dataset: {root} holds no image ({', '.join(SUFFIXES)})."
+            f"{called}: {root} holds no image ({', '.join(SUFFIXES)})."
         )
     folders = [_first_folder(name) for name in index.names]
     found = sorted(set(folders) - {None})
@@ -210,16 +213,16 @@ def _list_images(
     if len(classes) < 2:
         labels = np.full(len(names), UNLABELLED, np.int32)
         return _Images(index.root, names, index.shapes, labels, ())
-    _check_classes(root, index, found)
+    _check_classes(root, index, found, called)
     if foreign := sorted(set(found) - set(classes)):
         raise ConfigError(
-            f"--dataset: {root} has classes ({', '.join(foreign)}) that train "
+            f"{called}: {root} has classes ({', '.join(foreign)}) that train "
             "has not."
         )
     loose = folders.count(None)
     if loose and known_classes:
         raise ConfigError(
-            f"--dataset: {loose} images in {root} lie in no class's sub-folder."
+            f"{called}: {loose} images in {root} lie in no class's sub-folder."
         )
     number = {name: i for i, name in enumerate(classes)} | {None: UNLABELLED}
     labels = np.array([number[folder] for folder in folders], np.int32)
@@ -237,14 +240,16 @@ def _first_folder(name: str) -> str | None:
     return folder if separator else None
 
 
-def _check_classes(root: pathlib.Path, index: Index, classes) -> None:
+def _check_classes(
+    root: pathlib.Path, index: Index, classes, called: str
+) -> None:
     """Raises ConfigError if two sub-folders might be one class."""
     seen = {}
     for name in classes:
         alike = unicodedata.normalize("NFKC", name).casefold().strip()
         if alike in seen:
             raise ConfigError(
-                f"--dataset: the sub-folders {seen[alike]!r} and {name!r} of "
+                f"{called}: the sub-folders {seen[alike]!r} and {name!r} of "
                 f"{root} differ in case or in invisible characters only: are "
                 "they one class? Merge or rename them."
             )
@@ -254,7 +259,7 @@ def _check_classes(root: pathlib.Path, index: Index, classes) -> None:
             continue  # A loop: the way back to where we came from.
         if _first_folder(link) != _first_folder(first):
             raise ConfigError(
-                f"--dataset: {root / link} is a link to {root / first}, so its "
+                f"{called}: {root / link} is a link to {root / first}, so its "
                 "images would be of two classes; remove the link."
             )
 

@@ -243,6 +243,12 @@ def open_transfer_set(
             *alone,
         )
     sizes = tuple(source.size for source in (train, validation, test))
+    if 0 in sizes:
+        empty = ("train", "validation", "test")[sizes.index(0)]
+        raise ConfigError(
+            f"--transfer_sets={name}: its {empty} split has no images; two of "
+            "each class to train on, and one to test on, are the least."
+        )
     if sizes != wanted.sizes:
         notes += (
             f"train, validation and test have {_listed(sizes)} images, the "
@@ -352,10 +358,15 @@ def _prepared(key: str, config: Config):
 
 def _open_folder(key: str, root, config: Config, skipped: Skipped):
     """The same of a folder."""
-    train, class_names = open_labelled_folder(root / "train", config, skipped)
+    called = f"--transfer_sets={key}:{root}"
+    train, class_names = open_labelled_folder(
+        root / "train", config, skipped, called=called
+    )
 
     def split(name):
-        return open_labelled_folder(root / name, config, skipped, class_names)
+        return open_labelled_folder(
+            root / name, config, skipped, class_names, called
+        )
 
     validation = None
     for name in VALIDATION_FOLDERS:

@@ -244,5 +244,10 @@ def _outputs(function, batches, title):
     bar = tqdm.tqdm(
         batches, title, unit="batch", disable=not title, leave=False
     )
+    count = 0
     for images, labels in bar:
+        count += len(labels)
         yield function(images).numpy(), labels.numpy()
+    if not count:
+        split = title.removeprefix("features, ") or "a"
+        raise ValueError(f"no image of the {split} split can be used.")

@@ -126,7 +126,7 @@ def fine_tuned(
         history = model.fit(
             batches_from(first_step),
             steps_per_epoch=total_steps - first_step,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, keras.callbacks.TerminateOnNaN()],
             shuffle=False,
             verbose=0,
         )

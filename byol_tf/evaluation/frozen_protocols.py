@@ -169,11 +169,19 @@ def _best(task: Task, classifiers: LinearClassifiers) -> list[Row]:
 
 def transfer(task: Task) -> Iterator[Row]:
     """Logistic regression on frozen features, the best of 45 l2 penalties."""
-    splits = []
-    for name in ("train", "validation", "test"):
-        features, labels = task.features(name, TRANSFER_CROP)
-        features = np.asarray(features, np.float32)
-        splits.append(logistic.Split(features, *targets_of(labels)))
+    features, labels = zip(
+        *(
+            task.features(name, TRANSFER_CROP)
+            for name in ("train", "validation", "test")
+        )
+    )
+    if labels[0].ndim == 1:  # Of classes that there are, 0, 1, …
+        classes = np.unique(labels[0])
+        labels = [np.searchsorted(classes, of_split) for of_split in labels]
+    splits = [
+        logistic.Split(np.asarray(of_split, np.float32), *targets_of(targets))
+        for of_split, targets in zip(features, labels)
+    ]
     found = logistic.transfer(
         *splits,
         task.metric,

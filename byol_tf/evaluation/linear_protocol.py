@@ -149,6 +149,17 @@ class LinearClassifiers:
             kept.write()
 
     def scores(self, features: np.ndarray, chosen: int) -> np.ndarray:
-        """One classifier's logits, [n, c], of features [n, d]."""
+        """One classifier's logits, [n, c], of features [n, d].
+
+        Raises:
+          ValueError: if features are so large that they are not finite.
+        """
         kernel, bias = self.kernels[:, chosen], self.biases[chosen]
-        return np.asarray(features, np.float32) @ kernel.numpy() + bias.numpy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = np.asarray(features, np.float32) @ kernel.numpy()
+        if not np.isfinite(logits).all():
+            raise ValueError(
+                "the linear classifiers' scores are not finite: features are "
+                "too large for float32."
+            )
+        return logits + bias.numpy()

@@ -128,7 +128,8 @@ class Task:
             chosen = tf.reduce_any(rows != DAMAGED, axis=1)
             return images[chosen], labels[chosen]
 
-        return batches.map(sound)
+        # A last batch of damaged images alone would be none.
+        return batches.map(sound).filter(lambda images, _: len(images) > 0)
 
     def features(
         self, split: str, crop: float | None = None

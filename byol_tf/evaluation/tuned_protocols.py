@@ -29,8 +29,11 @@ BATCH_SIZE, TRANSFER_BATCH_SIZE = 1024, 256
 
 
 def finetune(task: Task) -> Iterator[Row]:
-    """The whole network trained with all labels of the training split."""
-    yield from _fine_tuned_with(task, task.train, "all labels")
+    """The whole network trained with all labels.
+
+    Those of the validation split choose, and are learned from at the end.
+    """
+    yield from _fine_tuned_with(task, task.train, "all labels", task.training)
 
 
 def semi_supervised(task: Task) -> Iterator[Row]:
@@ -47,12 +50,22 @@ def semi_supervised(task: Task) -> Iterator[Row]:
         yield from _fine_tuned_with(task, few, name)
 
 
-def _fine_tuned_with(task: Task, source: Source, name: str) -> list[Row]:
-    """The best of --finetune_rates and --finetune_epochs."""
+def _fine_tuned_with(
+    task: Task, source: Source, name: str, last_source: Source | None = None
+) -> list[Row]:
+    """The best of --finetune_rates and --finetune_epochs.
+
+    Args:
+      task: of the protocol.
+      source: to learn from while they are chosen.
+      name: of the rows.
+      last_source: to learn from for the test; by default `source`.
+    """
     config = task.config
+    last_source = last_source or source
     batch_size = min(config.classifier_batch_size or BATCH_SIZE, source.size)
 
-    def tuned(title, rate, epochs):
+    def tuned(title, rate, epochs, source=source):
         return _tuned(
             task,
             source,
@@ -68,9 +81,10 @@ def _fine_tuned_with(task: Task, source: Source, name: str) -> list[Row]:
             config.finetune_rates, config.finetune_epochs
         )
     }
-    chosen = {"images": source.size, "batch_size": batch_size}
+    chosen = {"images": last_source.size, "batch_size": batch_size}
     _check_features(task, source, name)
-    return _best(task, name, grid, tuned, tuned, chosen)
+    last_tuned = functools.partial(tuned, source=last_source)
+    return _best(task, name, grid, tuned, last_tuned, chosen)
 
 
 def transfer_finetune(task: Task) -> Iterator[Row]:

@@ -119,7 +119,10 @@ def _check_same_run(config: Config) -> None:
     if differences:
         raise ConfigError(
             f"--run_dir={saved.parent} holds a run with other settings: "
-            f"{', '.join(differences)}. Choose another --run_dir."
+            f"{', '.join(differences)}. Choose another --run_dir"
+            + f", and --encoder={saved.parent}"
+            * (config.mode in ("evaluate", "export") and not config.encoder)
+            + "."
         )
 
 

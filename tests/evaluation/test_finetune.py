@@ -84,16 +84,25 @@ def test_it_learns_and_leaves_the_encoder():
 def test_the_momentum_of_batch_norm():
     assert batch_norm_momentum_of(50) == 0.9
     assert batch_norm_momentum_of(1000) == 0.99
-    images, labels = examples(8)
-    tuned = fine_tuned(
-        tiny_encoder(),
-        10,
-        batches(images, labels, 8).skip,
-        learning_rate=0.1,
-        total_steps=1,
-        batch_norm_momentum=0.97,
+    images, labels = examples(16)
+    encoder = tiny_encoder()
+
+    def mean_after(steps, momentum):
+        tuned = fine_tuned(
+            encoder,
+            10,
+            batches(images, labels, 8).skip,
+            learning_rate=0.1,
+            total_steps=steps,
+            batch_norm_momentum=momentum,
+        )
+        return tuned.encoder.initial_norm.moving_mean.numpy()
+
+    first, second = mean_after(1, 0.0), mean_after(2, 0.0)
+    np.testing.assert_allclose(
+        mean_after(2, 0.97), (0.97 * first + second) / 1.97, rtol=1e-4
     )
-    assert tuned.encoder.initial_norm.momentum == 0.97
+    assert np.abs(first - second).max() > 0.01
 
 
 def test_a_rate_that_is_too_high():
