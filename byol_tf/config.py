@@ -21,6 +21,7 @@ PROTOCOLS = (
     "transfer",
     "transfer_finetune",
 )
+DENSE_PROTOCOLS = ("segmentation", "detection", "depth")
 
 # epochs -> (base learning rate, weight decay, tau_base); the official
 # `byol/configs/byol.py`.
@@ -93,6 +94,7 @@ METHOD = "Method and optimizer (arXiv 2006.07733, section 3)"
 ABLATION = "What BYOL is without (arXiv 2006.07733, section 5; 2010.10241)"
 AUGMENTATION = "Augmentation (arXiv 2006.07733, appendix B)"
 EVALUATION = "Evaluation by --protocols (arXiv 2006.07733, section 4)"
+DENSE = "Dense tasks by --protocols (arXiv 2006.07733, section 4.2)"
 DEVICES = "Devices and precision"
 MONITORING = "While it runs"
 
@@ -551,12 +553,13 @@ class Config:
         "linear_sweep: the paper's choice among five learning rates; "
         "linear_cached: the same on features computed once; semi_supervised: "
         "fine-tuning with 1 % and 10 % of the labels; finetune: with all; "
-        "transfer: logistic regression; transfer_finetune. By default a quick "
-        "comparison with an untrained encoder and with pixels.",
+        "transfer: logistic regression; transfer_finetune; and the dense tasks "
+        "segmentation, detection and depth. By default a quick comparison with "
+        "an untrained encoder and with pixels.",
         group=EVALUATION,
         run=False,
         type=str,
-        choices=PROTOCOLS,
+        choices=(*PROTOCOLS, *DENSE_PROTOCOLS),
     )
     transfer_sets: tuple[str, ...] = setting(
         (),
@@ -649,6 +652,107 @@ class Config:
         run=False,
         type=float,
         low=0,
+    )
+
+    segmentation_data: str = setting(
+        "",
+        "Images and masks of segmentation. voc:PATH: VOCdevkit/VOC2012. "
+        "folder:PATH: images in PATH/train/images and PATH/test/images, masks "
+        "of the same names, with the number of a class in each pixel and 255 "
+        "where none counts, in PATH/train/masks and PATH/test/masks; "
+        "PATH/classes.txt may name the classes. tfds:NAME.",
+        group=DENSE,
+        run=False,
+    )
+    detection_data: str = setting(
+        "",
+        "Images and boxes of detection. voc:PATH: VOCdevkit/VOC2007, trainval "
+        "and test. coco:PATH: PATH/annotations/instances_train2017.json and "
+        "instances_val2017.json, images in PATH/train2017 and PATH/val2017; or "
+        "all of these names without the year. tfds:NAME, e.g. tfds:voc/2007 "
+        "or tfds:coco/2017.",
+        group=DENSE,
+        run=False,
+    )
+    depth_data: str = setting(
+        "",
+        "Images and depths of depth. folder:PATH: images in PATH/train/images "
+        "and PATH/test/images, depths of the same names in PATH/train/depths "
+        "and PATH/test/depths, as PNG of 16 bits or as .npy in metres; 0 where "
+        "none is known. tfds:NAME, e.g. tfds:nyu_depth_v2.",
+        group=DENSE,
+        run=False,
+    )
+    depth_unit: float = setting(
+        0.001,
+        "Metres of a 1 in PNG depths: 0.001 if they are millimetres.",
+        group=DENSE,
+        run=False,
+        low=1e-9,
+    )
+    dense_encoder: str = setting(
+        "finetuned",
+        "finetuned: the encoder learns with what is put on it, as published. "
+        "frozen: it stays as it is.",
+        group=DENSE,
+        run=False,
+        choices=("finetuned", "frozen"),
+    )
+    dense_steps: int | None = setting(
+        None,
+        "Optimizer steps of a dense task. By default as published: 33,000 for "
+        "segmentation, 24,000 for detection, 7,500 for depth.",
+        group=DENSE,
+        run=False,
+        type=int,
+        low=1,
+    )
+    dense_batch_size: int | None = setting(
+        None,
+        "Images in a step of a dense task, over all devices. By default as "
+        "published: 16, and 256 for depth.",
+        group=DENSE,
+        run=False,
+        type=int,
+        low=1,
+    )
+    dense_rate: float | None = setting(
+        None,
+        "Learning rate of a dense task for the batch as it is. By default the "
+        "published one, in proportion to the batch: 0.003 for 16 images in "
+        "segmentation, 0.02 for 16 in detection, 0.16 for 256 in depth.",
+        group=DENSE,
+        run=False,
+        type=float,
+        low=0,
+    )
+    dense_warmup: int = setting(
+        0,
+        "Steps in which the learning rate of a dense task rises at first.",
+        group=DENSE,
+        run=False,
+        low=0,
+    )
+    dense_weight_decay: float | None = setting(
+        None,
+        "l2 penalty on kernels in a dense task. By default as published: 1e-4, "
+        "and 5e-4 for depth.",
+        group=DENSE,
+        run=False,
+        type=float,
+        low=0,
+    )
+    dense_size: tuple[int, ...] = setting(
+        (),
+        "Height and width, or one number for both, of what a dense task learns "
+        "from; of detection the shorter side of images, and the most that the "
+        "longer one may have, which one number is 5/3 of. By default as "
+        "published: crops of 513 for segmentation, 800,1333 for detection, "
+        "228,304 for depth.",
+        group=DENSE,
+        run=False,
+        type=int,
+        low=8,
     )
 
     strategy: str = setting(
@@ -835,6 +939,16 @@ class Config:
             raise ConfigError(
                 f"--transfer_sets={as_text(self.transfer_sets)} goes with "
                 "--protocols=transfer or transfer_finetune."
+            )
+        dense = [name for name in self.protocols if name in DENSE_PROTOCOLS]
+        if dense and self.mode != "evaluate":
+            raise ConfigError(
+                f"--protocols={as_text(dense)} goes with --mode=evaluate only."
+            )
+        if len(self.dense_size) > 2:
+            raise ConfigError(
+                f"--dense_size={as_text(self.dense_size)} is more than a "
+                "height and a width."
             )
         for name in NOT_EMPTY:
             if not getattr(self, name):
@@ -1056,7 +1170,7 @@ class Config:
 
 def as_text(value) -> str:
     """A setting's value as a flag takes it."""
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):
         return ",".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()

@@ -7,17 +7,13 @@ keeps to go on from, if it is killed, is in the folder's `protocols/`.
 
 import dataclasses
 import functools
-import hashlib
-import os
 import pathlib
-import re
-import shutil
 
 import keras
 import numpy as np
 
 from byol_tf import report
-from byol_tf.config import Config, ConfigError
+from byol_tf.config import DENSE_PROTOCOLS, Config, ConfigError
 from byol_tf.data.pipeline import open_dataset
 from byol_tf.data.skipped import Skipped
 from byol_tf.data.sources import Dataset, Source
@@ -38,14 +34,20 @@ from byol_tf.evaluation import paper
 from byol_tf.evaluation.comparison import compare
 from byol_tf.evaluation.features import features_of_gray
 from byol_tf.evaluation.frozen_protocols import check_neighbours
-from byol_tf.evaluation.kept_results import KeptResults, folder_for
+from byol_tf.evaluation.kept_results import (
+    KeptResults,
+    folder_for,
+    folder_name,
+)
 from byol_tf.evaluation.protocols import PROTOCOLS
 from byol_tf.evaluation.task import Task
 from byol_tf.model.build import load_encoder
 from byol_tf.training.run_folder import (
+    digest_of,
     encoder_path,
     locked,
     open_results_folder,
+    pretraining_of,
 )
 
 # Settings that decide what the images look like, and which are in a split.
@@ -132,14 +134,19 @@ def run(config: Config) -> Config:
     Raises:
       ConfigError: if there is no encoder, or the settings cannot work.
     """
+    dense = set(config.protocols) & set(DENSE_PROTOCOLS)
+    others = tuple(name for name in config.protocols if name not in dense)
+    if dense and not others:
+        return config
     path = encoder_path(config)
-    if config.protocols:
-        return _run_protocols(config, path)
+    if others:
+        _run_protocols(config.resolved(protocols=others), path)
+        return config
     dataset, config = open_dataset(config)
     encoder = load_encoder(path)
     features_of_gray(encoder, config.image_size)  # It raises what is wrong.
     folder = open_results_folder(config)
-    of = {"encoder": _digest_of(path)}
+    of = {"encoder": digest_of(path)}
     if dataset.test is None:
         skipped = f"{config.dataset} has no held-out images with labels."
         report.set_evaluation(folder, of | {"skipped": skipped})
@@ -171,7 +178,7 @@ def _run_protocols(config: Config, path: pathlib.Path) -> Config:
     model = load_encoder(path)
     if not model.weights:
         raise ConfigError(f"--encoder: {path} holds a model without weights.")
-    encoder = _Encoder(model, path, _digest_of(path))
+    encoder = _Encoder(model, path, digest_of(path))
     folder = open_results_folder(config)
     begun = set()  # Folders that --noresume has emptied.
     with locked(config):
@@ -191,7 +198,7 @@ def _run_protocol(
     config: Config,
     encoder: _Encoder,
     folder: pathlib.Path,
-    begun: set[pathlib.Path],
+    begun: set[tuple],
 ) -> None:
     """Measures, or takes what was kept, and adds it to the report.
 
@@ -211,15 +218,12 @@ def _run_protocol(
     settings = {
         name: getattr(config, name) for name in PROTOCOLS[protocol].settings
     }
-    place = folder / "protocols" / _folder_name(data.name)
+    place = folder / "protocols" / folder_name(data.name)
 
     def own(parent, of, **options):
-        found = folder_for(parent, of, **options)
-        if not config.resume and found not in begun:
-            shutil.rmtree(found)
-            found.mkdir()
-            begun.add(found)
-        return found
+        anew = not config.resume and (parent, str(of)) not in begun
+        begun.add((parent, str(of)))
+        return folder_for(parent, of, anew=anew, **options)
 
     work = own(place / protocol, of | settings)
     kept = KeptResults(work / "results.json")
@@ -254,7 +258,7 @@ def _run_protocol(
             "differs": paper.differences(
                 protocol,
                 config,
-                _pretraining(encoder.path),
+                pretraining_of(encoder.path),
                 encoder.model,
                 data.name,
                 [row["chosen"].get("batch_size") for row in rows],
@@ -281,20 +285,6 @@ def _run_protocol(
     print(report.protocols_text([result]))
 
 
-def _digest_of(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _folder_name(data: str) -> str:
-    """Data as the flags have it, as the name of one folder."""
-    name = re.sub(r"[^\w.=-]+", "_", data)
-    if len(name) <= 60:  # Of up to four bytes each; 255 bytes are allowed.
-        return name
-    digest = hashlib.sha256(os.fsencode(data)).hexdigest()
-    return f"{name[-40:]}-{digest[:16]}"
-
-
 def _counts(data, with_validation: bool) -> dict[str, int]:
     """Images in each split; those of validation stand with train's, or not."""
     counts = {
@@ -318,14 +308,6 @@ def _as_json(protocol, data_name, row, encoder) -> dict:
         "paper": figure,
         "paper_data": of,
     }
-
-
-def _pretraining(path: pathlib.Path) -> Config | None:
-    """The settings of the run that an encoder is of, if they lie beside it."""
-    try:
-        return Config.load(path.parent / "config.json")
-    except (OSError, ConfigError):
-        return None
 
 
 def _own_data(config: Config) -> tuple[_Data, Config]:
@@ -394,7 +376,7 @@ def _check_classes(
 
 def _transfer_data(name: str, config: Config) -> _Data:
     """One of --transfer_sets."""
-    skipped = Skipped(config.max_corrupt_fraction)
+    skipped = Skipped(config.max_corrupt_fraction, f"--transfer_sets={name}")
     splits = open_transfer_set(name, config, skipped)
     training = joined(splits.train, splits.validation)
     return _Data(name, splits, training, skipped)

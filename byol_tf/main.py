@@ -21,7 +21,7 @@ from byol_tf.training.signals import Interrupted
 # mode -> the jobs it consists of; each leaves its results in the run folder.
 JOBS = {
     "pretrain": ("pretrain", "preview", "evaluate", "export"),
-    "evaluate": ("evaluate",),
+    "evaluate": ("evaluate_dense", "evaluate"),
     "export": ("export",),
     "preview": ("preview",),
     "convert": ("convert",),

@@ -30,6 +30,7 @@ from byol_tf.training.shared_stop import SharedStopRequest
 from byol_tf.training.signals import Interrupted, StopRequest, noting_signals
 from byol_tf.training.strategy import (
     check_same_command,
+    check_shares,
     distributed,
     make_strategy,
     naming_lost_workers,
@@ -69,6 +70,7 @@ def run(config: Config) -> Config:
 
 def _run(config: Config, cluster: Cluster) -> Config:
     strategy = make_strategy(config)
+    check_shares(config, strategy)
     dataset, config = open_dataset(config)
     config.check_batch(dataset.train.size)
     check_service(config, dataset.train)

@@ -86,6 +86,7 @@ def _markdown(run_dir: pathlib.Path, report: dict) -> str:
     for title, names in (
         ("Training", ("loss", "tau", "knn", "collapse")),
         ("Images", ("augmented_pairs", "neighbours")),
+        ("Dense tasks", ("segmentation", "detection", "depth")),
     ):
         plots = [n for n in names if (run_dir / "plots" / f"{n}.png").exists()]
         if plots:
@@ -224,7 +225,18 @@ _METRICS = {
     "top5": "top-5",
     "mean_per_class": "mean of the classes",
     "voc_map": "mAP, 11 points",
+    "miou": "mIoU",
+    "ap": "AP, COCO's",
+    "ap50": "AP50, COCO's",
+    "voc_ap50": "AP50, 11 points",
+    "delta1": "within a factor 1.25",
+    "delta2": "within 1.25²",
+    "delta3": "within 1.25³",
+    "rms": "rms, metres",
+    "rel": "relative error",
 }
+# Those that are no shares.
+_ABSOLUTE = ("rms", "rel")
 
 
 def protocols_text(results: list[dict]) -> str:
@@ -243,15 +255,16 @@ def protocols_text(results: list[dict]) -> str:
         for row in result["rows"]:
             paper = "none"
             if row["paper"] is not None:
-                paper = f"{row['paper']:.1f} ({row['paper_data']})"
+                form = ".3f" if row["metric"] in _ABSOLUTE else ".1f"
+                paper = f"{row['paper']:{form}} ({row['paper_data']})"
             rows.append(
                 [
                     f"{result['protocol']} [{number}]",
                     re.sub(r":.*/", ":…/", result["data"]),
                     row["name"],
                     _METRICS[row["metric"]],
-                    f"**{100 * row['value']:.1f}**",
-                    f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
+                    f"**{_figure(row, 'value')}**",
+                    f"{_figure(row, 'low')} to {_figure(row, 'high')}",
                     paper,
                 ]
             )
@@ -273,6 +286,13 @@ def protocols_text(results: list[dict]) -> str:
         "are not in them."
     )
     return text + "\n\n" + "\n".join(remarks) + "\n"
+
+
+def _figure(row: dict, name: str) -> str:
+    """One of a row's numbers: in % if it is a share."""
+    if row["metric"] in _ABSOLUTE:
+        return f"{row[name]:.3f}"
+    return f"{100 * row[name]:.1f}"
 
 
 def _encoder_text(results: list[dict]) -> str:

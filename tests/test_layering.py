@@ -15,15 +15,18 @@ FLOORS = {
     "augment": 0,
     "plots": 0,
     "report": 0,
+    "scene_sheets": 0,
     "optim": 0,
     "model": 1,
     "data": 1,
     "evaluation": 2,
     "training": 2,
+    "dense": 2,
     "serving": 2,
     "deepmind": 2,
     "pretrain": 3,
     "evaluate": 3,
+    "evaluate_dense": 3,
     "export": 3,
     "convert": 3,
     "data_server": 3,
@@ -35,10 +38,12 @@ FLOORS = {
 }
 NOT_TO_EACH_OTHER = [("data", "model"), ("evaluation", "model")]
 # `augment` draws what it applies; `training` holds the monitors, which
-# evaluate; `main` reads flags.
+# evaluate; `dense` is a part of the evaluation that trains; `main` reads flags.
 SAME_FLOOR = {
     ("augment", "image_operations"),
     ("training", "evaluation"),
+    ("dense", "evaluation"),
+    ("dense", "training"),
     ("main", "command_line"),
 }
 

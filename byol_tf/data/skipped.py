@@ -17,36 +17,40 @@ class Skipped:
 
     Args:
       limit: share of all images that may be on it, in [0, 1].
+      flag: that names the images, for messages.
 
     Attributes:
       total: number of images in the data set; set when it is known.
     """
 
-    def __init__(self, limit: float = 0.0):
+    def __init__(self, limit: float = 0.0, flag: str = "--dataset"):
         self.total = 0
+        self._flag = flag
         self._limit = limit
-        self._reasons = {}
-        self._count = 0
+        self._entries = {}  # Name -> reason and count.
         self._gave_up = False
         self._lock = threading.Lock()
         self._path = None
 
     def __len__(self) -> int:
-        return self._count
+        return sum(count for _, count in list(self._entries.values()))
 
     @property
     def reasons(self) -> dict[str, str]:
         """The images' names, in the order in which they were found, and why."""
-        return dict(self._reasons)
+        entries = list(self._entries.items())  # Other threads add some.
+        return {name: reason for name, (reason, _) in entries}
 
     def note(self, name: str, reason: str, count: int = 1) -> None:
-        """Adds an image, or some that have one name, once; from any thread."""
+        """Adds an image, or some that have one name, once; from any thread.
+
+        With a count of 0 it is listed, and nothing is missing.
+        """
         name, reason = _one_line(name), _one_line(reason)
         with self._lock:
-            if name not in self._reasons:
-                self._reasons[name] = reason
-                self._count += count
-                self._append({name: reason})
+            if name not in self._entries:
+                self._entries[name] = reason, count
+                self._append({name: (reason, count)})
 
     def give_up(self) -> None:
         """From now on `check` raises: no image was found to stand in."""
@@ -57,7 +61,11 @@ class Skipped:
         too_many = len(self) > self._limit * self.total
         if not (too_many or self._gave_up):
             return
-        name, reason = next(iter(self._reasons.items()))
+        name, reason = next(
+            (name, reason)
+            for name, (reason, count) in list(self._entries.items())
+            if count
+        )
         listed = f" {self._path} lists them." if self._path else ""
         problem = (
             f"more than --max_corrupt_fraction={self._limit:g} allows"
@@ -65,7 +73,7 @@ class Skipped:
             else "too many in succession"
         )
         raise ConfigError(
-            f"--dataset: {len(self)} of {self.total} images cannot be used, "
+            f"{self._flag}: {len(self)} of {self.total} images cannot be used, "
             f"{problem}; the first is {name}: {reason}.{listed}"
         )
 
@@ -76,25 +84,29 @@ class Skipped:
         as well.
         """
         with self._lock:
-            found = self._reasons
             listed = _read(path)
-            self._reasons = listed | found
-            self._count += len(set(listed) - set(found))
+            found, self._entries = self._entries, listed | self._entries
             self._path = path
-            self._append({n: r for n, r in found.items() if n not in listed})
+            self._append({n: e for n, e in found.items() if n not in listed})
 
-    def _append(self, reasons: dict[str, str]) -> None:
-        if self._path is not None and reasons:
+    def _append(self, entries: dict[str, tuple[str, int]]) -> None:
+        if self._path is not None and entries:
             with self._path.open("a") as file:
-                for name, reason in reasons.items():
-                    file.write(f"{name}\t{reason}\n")
+                for name, (reason, count) in entries.items():
+                    several = "" if count == 1 else f"\t{count}"
+                    file.write(f"{name}\t{reason}{several}\n")
 
 
-def _read(path: pathlib.Path) -> dict[str, str]:
+def _read(path: pathlib.Path) -> dict[str, tuple[str, int]]:
     if not path.exists():
         return {}
     lines = path.read_text(errors="replace").splitlines()
-    return dict(line.split("\t", 1) for line in lines if "\t" in line)
+    entries = {}
+    for name, *rest in (line.split("\t") for line in lines):
+        if rest:
+            number = "".join(rest[1:])
+            entries[name] = rest[0], int(number) if number.isdigit() else 1
+    return entries
 
 
 def _one_line(text: str) -> str:

@@ -98,7 +98,7 @@ def prepared_builder(name: str, config: Config, called: str):
         raise ConfigError(f"{called}: {dataset}{why}") from error
     if not builder.is_prepared():
         _prepare(builder, config, called)
-    if _key(builder.info.features, "image", tfds.features.Image) is None:
+    if image_key(builder) is None:
         raise ConfigError(f"{called} holds no images.")
     return builder
 
@@ -141,22 +141,10 @@ def open_split(
     """
     import tensorflow_datasets as tfds
 
-    name, splits = builder.info.full_name, builder.info.splits
-    try:
-        instructions = splits[split].file_instructions
-    except (KeyError, ValueError, AssertionError) as error:
-        raise ConfigError(
-            f"{called} is no split of tfds:{name}; it has {', '.join(splits)}."
-        ) from error
-    records = RecordFiles()
-    for part in instructions:
-        end = None if part.take == -1 else part.skip + part.take
-        path = os.fspath(part.filename)
-        lost = records.add(path, slice(part.skip, end))
-        if lost:
-            skipped.note(path, f"about {lost} records at its end lost", lost)
+    name = builder.info.full_name
+    records = records_of(builder, split, skipped, called)
     read_record = records.reader()
-    image = _key(builder.info.features, "image", tfds.features.Image)
+    image = image_key(builder)
     # Nothing else is parsed: masks, for one, would be decoded.
     features = tfds.decode.PartialDecoding(
         {image: True, **labels.features}
@@ -180,6 +168,32 @@ def open_split(
     )
     parallel_calls = config.parallel_calls or cores()
     return in_memory(source, config.in_memory_gb, parallel_calls)
+
+
+def records_of(builder, split: str, skipped: Skipped, called: str):
+    """The `RecordFiles` of a split, or of a part of one; see `open_split`."""
+    name, splits = builder.info.full_name, builder.info.splits
+    try:
+        instructions = splits[split].file_instructions
+    except (KeyError, ValueError, AssertionError) as error:
+        raise ConfigError(
+            f"{called} is no split of tfds:{name}; it has {', '.join(splits)}."
+        ) from error
+    records = RecordFiles()
+    for part in instructions:
+        end = None if part.take == -1 else part.skip + part.take
+        path = os.fspath(part.filename)
+        lost = records.add(path, slice(part.skip, end))
+        if lost:
+            skipped.note(path, f"about {lost} records at its end lost", lost)
+    return records
+
+
+def image_key(builder) -> str | None:
+    """What the image of an example is called; None if there is none."""
+    import tensorflow_datasets as tfds
+
+    return _key(builder.info.features, "image", tfds.features.Image)
 
 
 def _key(features, usual: str, kind: type) -> str | None:

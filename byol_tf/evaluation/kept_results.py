@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import pathlib
+import re
 import shutil
 import sys
 import time
@@ -19,7 +21,11 @@ DAMAGED = (ValueError, OSError, EOFError)
 
 
 def folder_for(
-    parent: pathlib.Path, of: dict, *, alone: bool = False
+    parent: pathlib.Path,
+    of: dict,
+    *,
+    alone: bool = False,
+    anew: bool = False,
 ) -> pathlib.Path:
     """A folder for what belongs to certain settings.
 
@@ -28,6 +34,7 @@ def folder_for(
       of: the settings that decide what is kept there, as JSON has them.
       alone: whether those of other settings are removed: for what is large, and
         can be made again in one pass over the images.
+      anew: whether what is kept there is removed.
     """
     digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
     folder = parent / digest[:16]
@@ -35,8 +42,19 @@ def folder_for(
         for other in parent.glob("*"):
             if other.is_dir() and other != folder:
                 shutil.rmtree(other)
+    if anew:
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def folder_name(data: str) -> str:
+    """Data as the flags have it, as the name of one folder."""
+    name = re.sub(r"[^\w.=-]+", "_", data)
+    if len(name) <= 60:  # Of up to four bytes each; 255 bytes are allowed.
+        return name
+    digest = hashlib.sha256(os.fsencode(data)).hexdigest()
+    return f"{name[-40:]}-{digest[:16]}"
 
 
 def say_damaged(path: pathlib.Path, error: Exception) -> None:
@@ -144,7 +162,7 @@ class KeptState:
     def write(self) -> None:
         """Writes the state."""
         partial = self._path.with_suffix(".partial.npz")
-        np.savez(partial, *map(np.asarray, self._variables))
+        np.savez(partial, *map(keras.ops.convert_to_numpy, self._variables))
         partial.replace(self._path)
         self._written = time.monotonic()
         self._on_write()

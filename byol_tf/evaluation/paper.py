@@ -6,7 +6,7 @@ arXiv 2006.07733, tables 1, 2 and 3; the release's README for `linear`.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import keras
 
@@ -110,12 +110,7 @@ def differences(
     found = []
     if not _is_named(data) and not is_imagenet(data):
         found.append(f"data: {data}")
-    network = network_of(encoder)
-    if network not in _networks(protocol):
-        count = encoder.count_params()
-        found.append(f"encoder: {count:,} weights, no ResNet-50")
-        network = RESNET50
-    found += _of_pretraining(pretraining, network)
+    found += encoder_differences(encoder, pretraining, _networks(protocol))
     for name in _settings(protocol, data):
         value = getattr(config, name)
         default = Config.__dataclass_fields__[name].default
@@ -137,6 +132,26 @@ def differences(
     if config.image_size != 224:
         found.append(f"images of {config.image_size} pixels")
     return found
+
+
+def encoder_differences(
+    encoder: keras.Model,
+    pretraining: Config | None,
+    networks: Collection[tuple[int, int]] = (RESNET50,),
+) -> list[str]:
+    """In what an encoder differs from the paper's.
+
+    Args:
+      encoder: which is measured.
+      pretraining: settings of its run, if they are known.
+      networks: that there are figures of.
+    """
+    found, network = [], network_of(encoder)
+    if network not in networks:
+        count = encoder.count_params()
+        found.append(f"encoder: {count:,} weights, no ResNet-50")
+        network = RESNET50
+    return found + _of_pretraining(pretraining, network)
 
 
 def _is_named(data: str) -> bool:

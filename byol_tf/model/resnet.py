@@ -41,6 +41,7 @@ def conv(
     name: str,
     dtype,
     normalization: str = "batch",
+    dilation: int = 1,
 ):
     """A convolution as everywhere in the network: SAME padding, no bias.
 
@@ -52,6 +53,7 @@ def conv(
         kernel_size,
         strides,
         padding="same",
+        dilation_rate=dilation,
         use_bias=False,
         kernel_initializer=fan_in_truncated_normal(),
         name=name,
@@ -73,6 +75,7 @@ class ResidualBlock(keras.layers.Layer):
       zero_init_gamma: whether the branch of a bottleneck starts at zero.
       recompute: see `ResNet`, as for the next.
       normalization: of the activations.
+      dilation: of the 3x3 convolutions.
     """
 
     def __init__(
@@ -84,11 +87,13 @@ class ResidualBlock(keras.layers.Layer):
         zero_init_gamma: bool = False,
         recompute: bool = False,
         normalization: str = "batch",
+        dilation: int = 1,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.channels = channels
         self.strides = strides
+        self.dilation = dilation
         self.bottleneck = bottleneck
         self.projection = projection
         self.zero_init_gamma = zero_init_gamma
@@ -106,8 +111,15 @@ class ResidualBlock(keras.layers.Layer):
             layers = ((channels, 3, strides), (channels, 3, 1))
         as_all = dict(dtype=self.dtype_policy, normalization=normalization)
         self.convs = [
-            conv(*arguments, name=f"conv_{i}", **as_all)
-            for i, arguments in enumerate(layers)
+            conv(
+                filters,
+                size,
+                step,
+                name=f"conv_{i}",
+                dilation=dilation if size > 1 else 1,
+                **as_all,
+            )
+            for i, (filters, size, step) in enumerate(layers)
         ]
         last = "zeros" if bottleneck and zero_init_gamma else "ones"
         gammas = ["ones"] * (len(layers) - 1) + [last]
@@ -194,6 +206,7 @@ class ResidualBlock(keras.layers.Layer):
             "zero_init_gamma": self.zero_init_gamma,
             "recompute": self.recompute,
             "normalization": self.normalization,
+            "dilation": self.dilation,
         }
 
 
@@ -224,6 +237,9 @@ class ResNet(keras.Model):
       normalization: "batch"; or, for experiments on what BatchNorm does,
         "group" with standardised kernels, "none" or "calibrated", see
         `batch_free`.
+      output_stride: None; or, for dense prediction, the greatest stride of the
+        feature maps: groups that would go beyond it have stride 1, and their
+        3x3 convolutions a dilation in its place. The weights are the same.
 
     Call arguments:
       images: float [batch, height, width, 3] in [0, 1]; a single gray channel
@@ -233,7 +249,10 @@ class ResNet(keras.Model):
 
     Returns:
       Features, [batch, channels[-1] * width], in float32 (in float64 if the
-      dtype policy is float64).
+      dtype policy is float64). `feature_maps` gives what they are the mean of.
+
+    Attributes:
+      strides: of each group's feature map, in pixels of the image.
 
     Raises:
       ValueError: for a depth, stem or list of groups that cannot be built.
@@ -253,6 +272,7 @@ class ResNet(keras.Model):
         stem_channels: int = 64,
         recompute: bool = False,
         normalization: str = "batch",
+        output_stride: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -293,6 +313,7 @@ class ResNet(keras.Model):
         self.stem_channels = stem_channels
         self.recompute = recompute
         self.normalization = normalization
+        self.output_stride = output_stride
 
         size, strides = (7, 2) if stem == "imagenet" else (3, 1)
         self.initial_conv = conv(
@@ -306,15 +327,19 @@ class ResNet(keras.Model):
         self.initial_norm = normalization_layer(
             normalization, name="initial_batchnorm", dtype=self.dtype_policy
         )
+        self.strides, steps, dilations = _strides(
+            1 if stem == "cifar" else 4, self.group_strides, output_stride
+        )
         self.residual_blocks = [
             ResidualBlock(
                 channels[g] * width,
-                strides=group_strides[g] if b == 0 else 1,
+                strides=steps[g] if b == 0 else 1,
                 bottleneck=bottleneck,
                 projection=b == 0,
                 zero_init_gamma=zero_init_gamma,
                 recompute=recompute,
                 normalization=normalization,
+                dilation=dilations[g],
                 name=f"block_group_{g}_block_{b}",
                 dtype=self.dtype_policy,
             )
@@ -340,15 +365,50 @@ class ResNet(keras.Model):
         self.built = True
 
     def call(self, images, training=False):
-        dtype = self.variable_dtype
-        images = normalize(tf.cast(images, dtype))
+        maps = self.feature_maps(images, training)
+        return tf.reduce_mean(tf.cast(maps[-1], self.variable_dtype), (1, 2))
+
+    def feature_maps(self, images, training=False, groups: int | None = None):
+        """What each group gives, for dense prediction.
+
+        Args:
+          images: see `call`, as for the next.
+          training: whether BatchNorm uses batch statistics.
+          groups: how many of the groups to compute; by default all.
+
+        Returns:
+          A list with a map for each group, in the dtype of computation:
+          [batch, ceil(height / s), ceil(width / s), channels * width], where s
+          is the group's of `strides`; of ResNet-50 conv2 to conv5, with strides
+          4, 8, 16 and 32, or no more than `output_stride`.
+        """
+        images = normalize(tf.cast(images, self.variable_dtype))
         x = self.initial_conv(tf.cast(images, self.compute_dtype))
         x = tf.nn.relu(self.initial_norm(x, training=training))
         if self.stem == "imagenet":
             x = tf.nn.max_pool2d(x, 3, 2, "SAME")
-        for block in self.residual_blocks:
-            x = block(x, training=training)
-        return tf.reduce_mean(tf.cast(x, dtype), axis=(1, 2))
+        maps = []
+        for number in range(len(self.blocks))[:groups]:
+            x = self.group(number, x, training)
+            maps.append(x)
+        return maps
+
+    def group(self, number: int, inputs, training=False):
+        """One group of residual blocks, alone.
+
+        Args:
+          number: 0 for the first, conv2.
+          inputs: the map of the group before, see `feature_maps`.
+          training: whether BatchNorm uses batch statistics.
+
+        Returns:
+          Its map.
+        """
+        first = sum(self.blocks[:number])
+        outputs = inputs
+        for block in self.residual_blocks[first : first + self.blocks[number]]:
+            outputs = block(outputs, training=training)
+        return outputs
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_features)
@@ -362,6 +422,7 @@ class ResNet(keras.Model):
             "stem_channels": self.stem_channels,
             "recompute": self.recompute,
             "normalization": self.normalization,
+            "output_stride": self.output_stride,
         }
         if self.depth is not None:
             config["depth"] = self.depth
@@ -370,3 +431,36 @@ class ResNet(keras.Model):
             config["channels"] = self.channels
             config["bottleneck"] = self.bottleneck
         return {**super().get_config(), **config}
+
+
+def _strides(
+    stem: int, group_strides: tuple[int, ...], limit: int | None
+) -> tuple[tuple[int, ...], list[int], list[int]]:
+    """Where groups have a dilation in place of a stride.
+
+    Args:
+      stem: its stride.
+      group_strides: as the groups would have them.
+      limit: see `output_stride` of `ResNet`.
+
+    Returns:
+      Of each group: the stride of its map, its own stride, and its dilation.
+
+    Raises:
+      ValueError: if the stem goes beyond the limit already.
+    """
+    if limit is not None and limit < stem:
+        raise ValueError(
+            f"ResNet output_stride={limit} is less than the stem's stride, "
+            f"{stem}."
+        )
+    total, dilation, totals, strides, dilations = stem, 1, [], [], []
+    for stride in group_strides:
+        if limit is not None and total * stride > limit:
+            dilation *= stride
+            stride = 1
+        total *= stride
+        totals.append(total)
+        strides.append(stride)
+        dilations.append(dilation)
+    return tuple(totals), strides, dilations

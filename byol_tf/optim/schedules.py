@@ -104,3 +104,40 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
             "total_steps": self.total_steps,
             "warmup_steps": self.warmup_steps,
         }
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class WarmupSteps(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then a tenth of the rate from each of some steps on.
+
+    Source: MoCo's recipes for dense tasks (arXiv 1911.05722, section 4.2).
+
+    Args:
+      rate: before the first drop.
+      drops: steps from which on it is a tenth of what it was.
+      warmup_steps: at which it reaches `rate`; it rises from `rate / 1000`.
+    """
+
+    def __init__(
+        self, rate: float, drops: tuple[int, ...] = (), warmup_steps: int = 0
+    ):
+        self.rate = rate
+        self.drops = tuple(drops)
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.float32)
+        rate = tf.constant(self.rate, tf.float32)
+        for drop in self.drops:
+            rate = tf.where(step < drop, rate, rate / 10)
+        progress = tf.minimum(step / max(self.warmup_steps, 1), 1.0)
+        if not self.warmup_steps:
+            return rate
+        return rate * (0.001 + 0.999 * progress)
+
+    def get_config(self):
+        return {
+            "rate": self.rate,
+            "drops": self.drops,
+            "warmup_steps": self.warmup_steps,
+        }

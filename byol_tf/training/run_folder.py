@@ -2,17 +2,19 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import pathlib
 import shutil
 
-from byol_tf.config import Config, ConfigError
+from byol_tf.config import DENSE_PROTOCOLS, Config, ConfigError
 
 # What a run leaves, all jobs of it.
 _LEFT = (
     *("checkpoints", "plots", "protocols", "saved_model", "tensorboard"),
     *("config.json", "encoder.keras", "metrics.jsonl", "skipped.txt"),
     *("report.json", "report.md"),
+    *(f"saved_model_{name}" for name in DENSE_PROTOCOLS),
 )
 
 
@@ -151,3 +153,17 @@ def encoder_path(config: Config) -> pathlib.Path:
             f"file {path}.{hint}"
         )
     return path
+
+
+def digest_of(path: pathlib.Path) -> str:
+    """Tells a file, such as an encoder's, from any other."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pretraining_of(path: pathlib.Path) -> Config | None:
+    """The settings of the run that an encoder is of, if they lie beside it."""
+    try:
+        return Config.load(path.parent / "config.json")
+    except (OSError, ConfigError):
+        return None

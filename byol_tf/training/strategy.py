@@ -51,8 +51,7 @@ def make_strategy(config: Config) -> tf.distribute.Strategy:
     machines connected, here.
 
     Raises:
-      ConfigError: if a device is not there, or the replicas cannot share the
-        batch.
+      ConfigError: if a device is not there.
     """
     if config.logical_devices > 1:
         tf.config.set_logical_device_configuration(
@@ -61,12 +60,16 @@ def make_strategy(config: Config) -> tf.distribute.Strategy:
         )
     if config.strategy != "multi_worker":
         os.environ.pop("TF_CONFIG", None)  # MirroredStrategy would heed it.
-    strategy = {
+    return {
         "none": _none,
         "mirrored": _mirrored,
         "multi_worker": _multi_worker,
         "tpu": _tpu,
     }[config.strategy](config)
+
+
+def check_shares(config: Config, strategy: tf.distribute.Strategy) -> None:
+    """Raises ConfigError if the replicas cannot share a batch equally."""
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % (replicas * config.micro_batches):
         raise ConfigError(
@@ -81,7 +84,6 @@ def make_strategy(config: Config) -> tf.distribute.Strategy:
             f"{replicas} replicas and {config.micro_batches} micro-batches; "
             "take two at least."
         )
-    return strategy
 
 
 def _none(config: Config) -> tf.distribute.Strategy:

@@ -65,3 +65,21 @@ def test_many_threads_lose_nothing(tmp_path):
         thread.join()
     lines = (tmp_path / "skipped.txt").read_text().splitlines()
     assert len(lines) == len(set(lines)) == len(skipped) == 200
+
+
+def test_counts_are_kept_in_the_file(tmp_path):
+    """What is listed and not missing does not count after a resume either."""
+    path = tmp_path / "skipped.txt"
+    first = Skipped()
+    first.keep_in(path)
+    first.note("a.jpg, box 3", "no area", count=0)
+    first.check()
+    first.note("b.tfrecord", "records at its end lost", count=3)
+    first.note("c.jpg", "empty")
+    second = Skipped(limit=0.1)
+    second.total = 20
+    second.keep_in(path)
+    assert len(first) == len(second) == 4
+    assert second.reasons == first.reasons and len(second.reasons) == 3
+    with pytest.raises(ConfigError, match="4 of 20 .* first is b.tfrecord"):
+        second.check()

@@ -14,7 +14,7 @@ from conftest import ROOT
 from byol_tf.benchmarks.scaling import free_ports
 from byol_tf.config import Config, ConfigError
 from byol_tf.training.cluster import Cluster, cluster_of, wait_for_workers
-from byol_tf.training.strategy import make_strategy
+from byol_tf.training.strategy import check_shares, make_strategy
 
 WORKERS = ["10.0.0.1:2222", "10.0.0.2:2222"]
 
@@ -95,14 +95,24 @@ def test_devices(mirrored):
         (dict(devices=("GPU:7",)), "there is no GPU:7, but CPU:0, CPU:1"),
         (dict(devices=("toaster",)), "there is no toaster"),
         (dict(devices=("CPU:0", "cpu:0")), "names a device twice"),
+    ],
+)
+def test_devices_that_are_not_there(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        make_strategy(Config(strategy="mirrored", **settings))
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
         (dict(batch_size=33), "cannot be shared equally by 2 replicas"),
         (dict(batch_size=6, micro_batches=2), "take a multiple of 4"),
         (dict(batch_size=2), "leaves one image"),
     ],
 )
-def test_what_cannot_be_distributed(settings, message):
+def test_batches_that_cannot_be_shared(mirrored, settings, message):
     with pytest.raises(ConfigError, match=message):
-        make_strategy(Config(strategy="mirrored", **settings))
+        check_shares(Config(strategy="mirrored", **settings), mirrored)
 
 
 @pytest.mark.parametrize(

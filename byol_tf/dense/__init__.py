@@ -1,0 +1,1 @@
+"""Dense tasks on an encoder: segmentation, detection and depth."""

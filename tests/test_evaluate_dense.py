@@ -1,0 +1,213 @@
+"""The dense protocols by the command line: trained, stopped, measured."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import ROOT, run, tiny_encoder
+from generated_scenes import (
+    write_depth,
+    write_detection,
+    write_segmentation,
+)
+
+from byol_tf.main import main
+
+FLAGS = (
+    "--mode=evaluate",
+    "--dense_steps=2",
+    "--dense_batch_size=2",
+    "--dense_size=32",
+    "--dense_rate=0.01",
+)
+
+
+@pytest.fixture
+def encoder_file(tmp_path):
+    path = tmp_path / "run" / "encoder.keras"
+    path.parent.mkdir()
+    tiny_encoder().save(path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    """The flags for the data of all three."""
+    write_segmentation(tmp_path / "masks", 6, 3, size=32)
+    write_depth(tmp_path / "depths", 6, 3, size=32)
+    write_detection(tmp_path / "boxes", 6, 3, size=32)
+    return (
+        f"--segmentation_data=folder:{tmp_path / 'masks'}",
+        f"--depth_data=folder:{tmp_path / 'depths'}",
+        f"--detection_data=coco:{tmp_path / 'boxes'}",
+    )
+
+
+def evaluate(encoder_file, *flags) -> int:
+    return main(["main.py", *FLAGS, f"--run_dir={encoder_file.parent}", *flags])
+
+
+def results(encoder_file) -> dict:
+    report = json.loads((encoder_file.parent / "report.json").read_text())
+    return {result["protocol"]: result for result in report["protocols"]}
+
+
+def test_both(encoder_file, data, capfd):
+    folder = encoder_file.parent
+    assert evaluate(encoder_file, "--protocols=segmentation,depth", *data) == 0
+    found = results(encoder_file)
+    (row,) = found["segmentation"]["rows"]
+    assert row["metric"] == "miou" and row["paper"] == 76.3
+    assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
+    depth = {row["metric"]: row for row in found["depth"]["rows"]}
+    assert list(depth) == ["delta1", "delta2", "delta3", "rms", "rel"]
+    assert depth["rms"]["paper"] == 0.541 and depth["rms"]["value"] > 0
+    assert depth["delta1"]["value"] <= depth["delta2"]["value"]
+    text = (folder / "report.md").read_text()
+    for name in ("segmentation", "depth"):
+        assert f"![{name}](plots/{name}.png)" in text
+        with PIL.Image.open(folder / "plots" / f"{name}.png") as sheet:
+            assert sheet.width > 300
+        differs = " ".join(found[name]["differs"])
+        assert "steps 2, not" in differs and "no ResNet-50" in differs
+    assert "0.541 (NYU v2)" in text and "76.3 (VOC2012)" in text
+
+    # What is finished is not trained again.
+    assert evaluate(encoder_file, "--protocols=segmentation,depth", *data) == 0
+    assert results(encoder_file) == found
+
+
+SERVED = """
+import numpy as np, sys, tensorflow as tf
+loaded = tf.saved_model.load(sys.argv[1])
+images = np.load(sys.argv[2])
+outputs = loaded.signatures["serving_default"](images=tf.constant(images))
+np.savez(sys.argv[3], **{k: v.numpy() for k, v in outputs.items()})
+"""
+
+
+@pytest.mark.slow
+def test_what_is_served_elsewhere(encoder_file, data, tmp_path):
+    """The network, in a process without this package."""
+    assert evaluate(encoder_file, "--protocols=depth", *data) == 0
+    random = np.random.default_rng(0)
+    images = random.random((2, 40, 56, 3)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    saved = encoder_file.parent / "saved_model_depth"
+    paths = (saved, tmp_path / "images.npy", tmp_path / "outputs.npz")
+    subprocess.run(
+        [sys.executable, "-c", SERVED, *map(str, paths)],
+        check=True,
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )
+    with np.load(tmp_path / "outputs.npz") as outputs:
+        assert outputs["depth"].shape == (2, 40, 56)
+        assert np.isfinite(outputs["depth"]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_stopped_training_goes_on(encoder_file, data, task):
+    """A real signal; the resumed run ends as one that was not stopped.
+
+    Not bit for bit: the order of sums may depend on the process.
+    """
+    flags = [
+        *FLAGS,
+        f"--run_dir={encoder_file.parent}",
+        f"--protocols={task}",
+        "--dense_steps=300",
+        "--deterministic",
+        *data,
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "byol_tf/main.py", *flags],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    seen = ""
+    while "loss=" not in seen:
+        seen += process.stderr.read(1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    last = error.strip().splitlines()[-1]
+    assert last.startswith("byol_tf: interrupted by SIGTERM at step ")
+    assert last.endswith("the same command goes on from there.")
+    (state,) = encoder_file.parent.rglob("state.npz")
+    kept = np.load(state)
+    assert run(*flags).returncode == 0
+    stopped = np.load(state)
+    begun_anew = run(*flags, "--noresume")
+    assert begun_anew.returncode == 0
+    whole = np.load(state)
+    assert len(kept.files) == len(whole.files)
+    for name in whole.files:
+        np.testing.assert_allclose(
+            stopped[name], whole[name], rtol=2e-3, atol=2e-4
+        )
+
+
+@pytest.mark.slow
+def test_two_devices(encoder_file, data):
+    finished = run(
+        *FLAGS,
+        f"--run_dir={encoder_file.parent}",
+        "--protocols=segmentation,depth,detection",
+        "--strategy=mirrored",
+        "--logical_devices=2",
+        "--dense_batch_size=4",
+        "--dense_encoder=frozen",
+        *data,
+    )
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert set(results(encoder_file)) == {"segmentation", "depth", "detection"}
+
+
+def foreign(tmp_path, data):
+    inputs = keras.Input([32, 32, 3])
+    features = keras.layers.GlobalAveragePooling2D()(inputs)
+    keras.Model(inputs, features).save(tmp_path / "foreign.keras")
+    flags = (f"--encoder={tmp_path / 'foreign.keras'}", data[0])
+    return flags, "has no feature maps"
+
+
+def too_many_bad(tmp_path, data):
+    for path in (tmp_path / "masks" / "train" / "masks").glob("*.png"):
+        path.write_bytes(b"no image")
+    return data[:1], "6 of 9 images cannot be used"
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ((), "--protocols=segmentation needs --segmentation_data"),
+        (("--segmentation_data=nowhere",), "name voc:PATH"),
+        (("--dense_size=32,32,32",), "more than a height and a width"),
+        (("--mode=pretrain",), "goes with --mode=evaluate only"),
+        (("--dense_rate=1e30", "--dense_steps=4"), "take a lower --dense_rate"),
+        (foreign, "has no feature maps"),
+        (too_many_bad, "6 of 9 images cannot be used"),
+    ],
+)
+def test_bad_input_is_answered_by_one_line(
+    encoder_file, data, tmp_path, flags, message, capfd
+):
+    if callable(flags):
+        flags, message = flags(tmp_path, data)
+    elif flags and flags[0].startswith("--dense_rate"):
+        flags = (*flags, data[0])
+    code = evaluate(encoder_file, "--protocols=segmentation", *flags)
+    assert code == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("byol_tf: ") and message in error
