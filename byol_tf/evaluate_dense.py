@@ -143,6 +143,11 @@ def _run_protocol(
     settings = {key: getattr(config, key) for key in _SETTINGS}
     digest = digest_of(path)
     splits.skipped.keep_in(folder / "skipped.txt")
+    if next(iter(splits.test), None) is None:
+        raise ConfigError(
+            f"--{task.flag}={data}: none of its {splits.test.size} test images "
+            "can be used."
+        )
     work = folder_for(
         folder / "protocols" / folder_name(data) / name,
         {"encoder": digest, "data": splits.fingerprint, **settings},

@@ -182,6 +182,16 @@ def foreign(tmp_path, data):
     return flags, "has no feature maps"
 
 
+def several_machines(tmp_path, data):
+    return ("--strategy=multi_worker", data[0]), "runs on one machine"
+
+
+def nothing_to_test(tmp_path, data):
+    for path in (tmp_path / "masks" / "test" / "masks").glob("*.png"):
+        path.write_bytes(b"no image")
+    return data[:1], "none of its 3 test images can be used"
+
+
 def too_many_bad(tmp_path, data):
     for path in (tmp_path / "masks" / "train" / "masks").glob("*.png"):
         path.write_bytes(b"no image")
@@ -197,6 +207,8 @@ def too_many_bad(tmp_path, data):
         (("--mode=pretrain",), "goes with --mode=evaluate only"),
         (("--dense_rate=1e30", "--dense_steps=4"), "take a lower --dense_rate"),
         (foreign, "has no feature maps"),
+        (several_machines, "runs on one machine"),
+        (nothing_to_test, "none of its 3 test images can be used"),
         (too_many_bad, "6 of 9 images cannot be used"),
     ],
 )

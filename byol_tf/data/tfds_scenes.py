@@ -44,8 +44,8 @@ def open_tfds_scenes(
     splits = builder.info.splits
     test = config.test_split or ("test" if "test" in splits else "validation")
     parts = {
-        flag: _of_split(builder, split, features, read, skipped, called)
-        for flag, split, called in (
+        key: _of_split(builder, split, features, read, skipped, called)
+        for key, split, called in (
             (
                 "train",
                 config.train_split,

@@ -12,7 +12,6 @@ import math
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from byol_tf import scene_sheets
 from byol_tf.data.depth_sets import open_depth
@@ -20,10 +19,9 @@ from byol_tf.data.scenes import (
     Scene,
     nearest_resized,
     resized,
-    training_scenes,
 )
 from byol_tf.dense.dense_model import DenseModel, as_floats, copy_of
-from byol_tf.dense.task import DenseTask, Recipe, bootstrapped
+from byol_tf.dense.task import DenseTask, Recipe, bootstrapped, with_progress
 from byol_tf.model.normalization import BatchNorm
 
 # A crop's share of the image's height and width, at least: 228 of 240.
@@ -322,35 +320,20 @@ class Depth(DenseTask):
         )
         return DepthNetwork(copy_of(encoder), float(usual), **options)
 
-    def batches(
-        self, scenes, batch_size, size, seed, first_step, worker, workers
-    ):
-        height, width = size
-        return training_scenes(
-            scenes,
-            batch_size,
-            seed,
-            functools.partial(random_crop, height=height, width=width),
-            (
-                tf.TensorSpec([height, width, 3], tf.uint8),
-                tf.TensorSpec([height, width], tf.float32),
-            ),
-            first_step,
-            worker=worker,
-            workers=workers,
+    def augmented(self, scene, random, size):
+        return random_crop(scene, random, *size)
+
+    def signature(self, size):
+        return (
+            tf.TensorSpec([*size, 3], tf.uint8),
+            tf.TensorSpec(size, tf.float32),
         )
 
     def figures(self, model, splits, size):
         """Of whole images, shrunk as in training; at the size of the truth."""
         found = [
             errors(_depth(model, scene, size), scene["depth"])
-            for scene in tqdm.tqdm(
-                splits.test,
-                "depth, test",
-                splits.test.size,
-                unit="image",
-                leave=False,
-            )
+            for scene in with_progress(splits.test, "depth, test")
         ]
         return {
             name: bootstrapped(figure, found)

@@ -1,17 +1,14 @@
 """The protocol `detection`: Faster R-CNN on an encoder."""
 
-import functools
-
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from byol_tf import scene_sheets
 from byol_tf.data.detection_sets import open_detection
-from byol_tf.data.scenes import Scene, resized, training_scenes
+from byol_tf.data.scenes import Scene, resized
 from byol_tf.dense.average_precision import Found, Truth, average_precision
 from byol_tf.dense.faster_rcnn import SIZE, FasterRCNN
-from byol_tf.dense.task import DenseTask, Recipe
+from byol_tf.dense.task import DenseTask, Recipe, with_progress
 
 # Of the size, in training: 480 to 800 in steps of 32.
 SHARES = np.linspace(0.6, 1.0, 11)
@@ -74,36 +71,22 @@ class Detection(DenseTask):
             encoder, len(splits.class_names), size=limits(size), **options
         )
 
-    def batches(
-        self, scenes, batch_size, size, seed, first_step, worker, workers
-    ):
-        return training_scenes(
-            scenes,
-            batch_size,
-            seed,
-            functools.partial(scaled, size=size),
-            (
-                tf.TensorSpec([None, None, 3], tf.uint8),
-                tf.TensorSpec([2], tf.float32),
-                tf.TensorSpec([None, 4], tf.float32),
-                tf.TensorSpec([None], tf.int32),
-                tf.TensorSpec([], tf.int32),
-            ),
-            first_step,
-            worker=worker,
-            workers=workers,
+    def augmented(self, scene, random, size):
+        return scaled(scene, random, size)
+
+    def signature(self, size):
+        return (
+            tf.TensorSpec([None, None, 3], tf.uint8),
+            tf.TensorSpec([2], tf.float32),
+            tf.TensorSpec([None, 4], tf.float32),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([], tf.int32),
         )
 
     def figures(self, model, splits, size):
         """Average precision; boxes are in pixels of the images as they are."""
         truths, found = [], []
-        for scene in tqdm.tqdm(
-            splits.test,
-            "detection, test",
-            splits.test.size,
-            unit="image",
-            leave=False,
-        ):
+        for scene in with_progress(splits.test, "detection, test"):
             truths.append(
                 Truth(scene["boxes"], scene["labels"], scene["ignored"])
             )

@@ -6,24 +6,21 @@ Source: arXiv 2006.07733, appendix on VOC2012, which follows MoCo (arXiv
 1x1 classifier.
 """
 
-import functools
 from collections.abc import Iterable
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from byol_tf import scene_sheets
 from byol_tf.data.scenes import (
     Scene,
     nearest_resized,
     resized,
-    training_scenes,
 )
 from byol_tf.data.segmentation_sets import IGNORED, open_segmentation
 from byol_tf.dense.dense_model import DenseModel, as_floats, copy_of
-from byol_tf.dense.task import DenseTask, Recipe, bootstrapped
+from byol_tf.dense.task import DenseTask, Recipe, bootstrapped, with_progress
 from byol_tf.model.normalization import BatchNorm
 
 CHANNELS, DILATION = 256, 6
@@ -228,22 +225,13 @@ class Segmentation(DenseTask):
     def network(self, encoder, splits, size, **options):
         return FCN.on(encoder, len(splits.class_names), **options)
 
-    def batches(
-        self, scenes, batch_size, size, seed, first_step, worker, workers
-    ):
-        height, width = size
-        return training_scenes(
-            scenes,
-            batch_size,
-            seed,
-            functools.partial(scaled_crop, height=height, width=width),
-            (
-                tf.TensorSpec([height, width, 3], tf.uint8),
-                tf.TensorSpec([height, width], tf.uint8),
-            ),
-            first_step,
-            worker=worker,
-            workers=workers,
+    def augmented(self, scene, random, size):
+        return scaled_crop(scene, random, *size)
+
+    def signature(self, size):
+        return (
+            tf.TensorSpec([*size, 3], tf.uint8),
+            tf.TensorSpec(size, tf.uint8),
         )
 
     def figures(self, model, splits, size):
@@ -251,13 +239,7 @@ class Segmentation(DenseTask):
         classes = len(splits.class_names)
         found = [
             overlaps(_classes(model, scene["image"]), scene["mask"], classes)
-            for scene in tqdm.tqdm(
-                splits.test,
-                "segmentation, test",
-                splits.test.size,
-                unit="image",
-                leave=False,
-            )
+            for scene in with_progress(splits.test, "segmentation, test")
         ]
         return {"miou": bootstrapped(mean_iou, found)}
 

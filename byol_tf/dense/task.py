@@ -1,15 +1,22 @@
 """What a dense task is: its data, its network, its figures, its pictures."""
 
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
+import tqdm
 
 from byol_tf.config import Config
-from byol_tf.data.scenes import Scene, Scenes, SceneSplits
+from byol_tf.data.scenes import (
+    Scene,
+    Scenes,
+    SceneSplits,
+    training_scenes,
+)
 from byol_tf.dense.dense_model import DenseModel
 from byol_tf.evaluation.metrics import RESAMPLES, Estimate
 from byol_tf.optim.schedules import WarmupCosine, WarmupSteps
@@ -91,6 +98,25 @@ class DenseTask:
         workers: int,
     ) -> tf.data.Dataset:
         """The arguments of the network's `losses`, see `training_scenes`."""
+        return training_scenes(
+            scenes,
+            batch_size,
+            seed,
+            functools.partial(self.augmented, size=size),
+            self.signature(size),
+            first_step,
+            worker=worker,
+            workers=workers,
+        )
+
+    def augmented(
+        self, scene: Scene, random: np.random.Generator, size: tuple[int, int]
+    ) -> tuple[np.ndarray, ...]:
+        """What the network learns from a scene; `random` decides."""
+        raise NotImplementedError
+
+    def signature(self, size: tuple[int, int]) -> tuple[tf.TensorSpec, ...]:
+        """Of what `augmented` gives."""
         raise NotImplementedError
 
     def figures(
@@ -109,6 +135,11 @@ class DenseTask:
     ) -> None:
         """A sheet of scenes: image, truth and prediction beside each other."""
         raise NotImplementedError
+
+
+def with_progress(scenes: Scenes, title: str) -> Iterable[Scene]:
+    """All scenes that can be used, with a progress bar."""
+    return tqdm.tqdm(scenes, title, scenes.size, unit="image", leave=False)
 
 
 def bootstrapped(
