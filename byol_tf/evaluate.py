@@ -208,7 +208,8 @@ def _run_protocol(
       config: the settings.
       encoder: to measure.
       folder: of the run.
-      begun: folders that --noresume has emptied; added to.
+      begun: folders that --noresume has emptied, by parent and settings; added
+        to.
     """
     of = {
         "encoder": encoder.digest,
