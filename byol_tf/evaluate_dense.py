@@ -154,6 +154,7 @@ def _run_protocol(
         anew=not config.resume,
     )
     kept = KeptResults(work / "results.json")
+    state = work / "state.npz"
 
     def measure():
         used = _settings(config, task)
@@ -170,7 +171,7 @@ def _run_protocol(
                 workers,
             ),
             used.batch_size,
-            work / "state.npz",
+            state,
             name,
             splits.skipped.check,
         )
@@ -218,6 +219,7 @@ def _run_protocol(
 
     try:
         result = kept.once("result", measure)
+        state.unlink(missing_ok=True)
     except ConfigError:
         raise
     except ValueError as error:

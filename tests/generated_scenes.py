@@ -5,9 +5,9 @@
 writes 2,000 to learn from and 150 to measure on, as folders for segmentation,
 detection and depth.
 
-Bundled images, cut out, stand on the background of another one. The nearer an
-object is, the larger it is, and it hides those behind it; the nearer the ground
-is, the lower it is in the image, and the brighter.
+Bundled images, cut out, stand on a ground that repeats another one. The nearer
+an object is, the larger it is, and it hides those behind it; the nearer the
+ground is, the lower it is in the image, and the larger its pattern.
 """
 
 import json
@@ -27,8 +27,8 @@ CLASS_NAMES = ("background", *CLASSES)
 NEAREST, FARTHEST, HEIGHT = 2.0, 5.0, 1.1
 # Metres at the top of the image, and what share of them at the bottom.
 GROUND, SLOPE = (6.0, 20.0), 0.6
-# The ground at so many metres is as bright as the image it is made of.
-BRIGHT = 8.0
+# At so many metres the ground's pattern is as wide as the image.
+PATTERN = 3.0
 # What is left of an object that is hidden beyond it does not count.
 LEAST_VISIBLE = 0.3
 
@@ -57,12 +57,18 @@ def scene(number: int, size: int = 64, split: str = "train") -> Scene:
     source = data.train if split == "train" else data.test
     random = np.random.default_rng([number, split == "train"])
     pixels = source.images[..., 0]
-    background = _resized(pixels[random.integers(len(pixels))], size, size)
+    pattern = pixels[random.integers(len(pixels))]
     tint = random.uniform(0.2, 0.5, size=3)
     top = np.exp(random.uniform(*np.log(GROUND)))
     rows = np.linspace(top, SLOPE * top, size, dtype=np.float32)
     depth = np.repeat(rows[:, None], size, axis=1)
-    image = (60 + background[..., None] * tint) * BRIGHT / depth[..., None]
+    scale = depth / PATTERN * len(pattern) / size
+    along = np.cumsum(scale, axis=0)
+    across = (np.arange(size) - size / 2) * scale
+    ground = pattern[
+        along.astype(int) % len(pattern), across.astype(int) % len(pattern)
+    ]
+    image = 60 + ground[..., None] * tint
     instance = np.full((size, size), -1)
     labels, areas = [], []
     distances = np.sort(

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 from conftest import ROOT, run, tiny_encoder
 from generated_scenes import (
     write_depth,
@@ -95,26 +96,34 @@ np.savez(sys.argv[3], **{k: v.numpy() for k, v in outputs.items()})
 
 @pytest.mark.slow
 def test_what_is_served_elsewhere(encoder_file, data, tmp_path):
-    """The network, in a process without this package."""
-    assert evaluate(encoder_file, "--protocols=depth", *data) == 0
+    """The networks, in a process without this package."""
+    names = ("segmentation", "detection", "depth")
+    assert evaluate(encoder_file, f"--protocols={','.join(names)}", *data) == 0
     random = np.random.default_rng(0)
     images = random.random((2, 40, 56, 3)).astype(np.float32)
     np.save(tmp_path / "images.npy", images)
-    saved = encoder_file.parent / "saved_model_depth"
-    paths = (saved, tmp_path / "images.npy", tmp_path / "outputs.npz")
-    subprocess.run(
-        [sys.executable, "-c", SERVED, *map(str, paths)],
-        check=True,
-        cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-    )
-    with np.load(tmp_path / "outputs.npz") as outputs:
+    for name in names:
+        saved = encoder_file.parent / f"saved_model_{name}"
+        paths = (saved, tmp_path / "images.npy", tmp_path / f"{name}.npz")
+        subprocess.run(
+            [sys.executable, "-c", SERVED, *map(str, paths)],
+            check=True,
+            cwd=tmp_path,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        )
+        here = tf.saved_model.load(str(saved)).signatures["serving_default"]
+        expected = here(images=tf.constant(images))
+        with np.load(tmp_path / f"{name}.npz") as outputs:
+            assert set(outputs) == set(expected)
+            for key, values in expected.items():
+                assert np.isfinite(values).all()
+                np.testing.assert_allclose(outputs[key], values, 1e-4, 1e-5)
+    with np.load(tmp_path / "depth.npz") as outputs:
         assert outputs["depth"].shape == (2, 40, 56)
-        assert np.isfinite(outputs["depth"]).all()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["segmentation", "detection"])
+@pytest.mark.parametrize("task", ["segmentation", "detection", "depth"])
 def test_stopped_training_goes_on(encoder_file, data, task):
     """A real signal; the resumed run ends as one that was not stopped.
 
@@ -144,15 +153,25 @@ def test_stopped_training_goes_on(encoder_file, data, task):
     last = error.strip().splitlines()[-1]
     assert last.startswith("byol_tf: interrupted by SIGTERM at step ")
     assert last.endswith("the same command goes on from there.")
-    (state,) = encoder_file.parent.rglob("state.npz")
-    kept = np.load(state)
+    assert len(list(encoder_file.parent.rglob("state.npz"))) == 1
+    saved = encoder_file.parent / f"saved_model_{task}"
+
+    def weights():
+        reader = tf.train.load_checkpoint(str(saved / "variables/variables"))
+        return {
+            name: reader.get_tensor(name)
+            for name in reader.get_variable_to_shape_map()
+            if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
+        }
+
     assert run(*flags).returncode == 0
-    stopped = np.load(state)
+    stopped = weights()
+    assert not list(encoder_file.parent.rglob("state.npz"))
     begun_anew = run(*flags, "--noresume")
     assert begun_anew.returncode == 0
-    whole = np.load(state)
-    assert len(kept.files) == len(whole.files)
-    for name in whole.files:
+    whole = weights()
+    assert len(whole) > 20 and set(stopped) == set(whole)
+    for name in whole:
         np.testing.assert_allclose(
             stopped[name], whole[name], rtol=2e-3, atol=2e-4
         )

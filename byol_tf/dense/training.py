@@ -28,7 +28,7 @@ def train(
 ) -> None:
     """Trains a compiled model for its `total_steps`.
 
-    Every five minutes, on a signal and at the end its state is written, and the
+    Every two minutes, on a signal and at the end its state is written, and the
     next call with the same path goes on from there.
 
     Args:

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
 from generated_scenes import (
     CLASSES,
     VOC_NAMES,
@@ -14,7 +16,7 @@ from generated_scenes import (
 from mocked_tfds import write_mocked
 
 from byol_tf.config import Config, ConfigError
-from byol_tf.data import detection_sets
+from byol_tf.data import detection_sets, tfds_scenes
 from byol_tf.data.detection_sets import VOC_CLASSES, open_detection
 from byol_tf.data.scenes import BadScene
 
@@ -311,27 +313,73 @@ def test_tfds_voc(tmp_path, monkeypatch):
 
 def test_tfds_coco(tmp_path, monkeypatch):
     def changed(number, example):
-        return with_objects(
+        example = with_objects(
             number,
             example,
             is_crowd=[False, True, False],
             area=[1, 2, 3],
             id=[1, 2, 3],
         )
+        if number == 2:  # Nothing is to be seen.
+            objects = example["objects"]
+            example["objects"] = {key: objects[key][:0] for key in objects}
+        return example
 
     sizes = {"train": 2, "validation": 3, "test": 1}
     write_mocked("coco/2017", tmp_path, monkeypatch, sizes, changed)
     splits = opened("tfds:coco/2017", data_dir=str(tmp_path))
     assert len(splits.class_names) == 80
     assert splits.test.size == 3  # Its split `test` has no objects.
+    empty = 0
     for found in splits.test:
         height, width = found["image"].shape[:2]
+        if not len(found["labels"]):
+            assert found["boxes"].shape == (0, 4)
+            empty += 1
+            continue
         np.testing.assert_allclose(
             found["boxes"],
             [[0, 0, height / 2, width], [0, 0, height, width]],
             atol=1e-3,
         )
         assert found["ignored"].tolist() == [False, True]
+    assert empty == 1
+
+
+@pytest.mark.parametrize("name", ["voc/2007", "coco/2017"])
+def test_the_mock_s_own_boxes(name, monkeypatch):
+    """Random numbers, many turned inside out, which TFDS does not write."""
+    with tfds.testing.mock_data(num_examples=20):
+        builder = tfds.builder(name)
+        examples = list(tfds.as_numpy(builder.as_dataset(split="train")))
+    for example in examples:  # The mock gives each list a length of its own.
+        objects = example["objects"]
+        count = min(map(len, objects.values()))
+        example["objects"] = {key: objects[key][:count] for key in objects}
+
+    def example_of(number):
+        image = tf.io.encode_png(examples[number]["image"]).numpy()
+        return {"image": image, "objects": examples[number]["objects"]}
+
+    monkeypatch.setattr(tfds_scenes, "prepared_builder", lambda *_: builder)
+    monkeypatch.setattr(
+        tfds_scenes, "examples_of", lambda *_: (len(examples), example_of)
+    )
+    splits = opened(f"tfds:{name}")
+    scenes = list(splits.train)
+    assert len(scenes) == len(examples)
+    kept = 0
+    for scene_, example in zip(scenes, examples):
+        boxes, (height, width) = scene_["boxes"], scene_["image"].shape[:2]
+        assert (boxes[:, :2] < boxes[:, 2:]).all()
+        assert boxes.min(initial=0) >= 0
+        assert (boxes <= [height, width, height, width]).all()
+        known = set(example["objects"]["label"])
+        assert set(scene_["labels"]) <= known
+        kept += len(boxes)
+    given = sum(len(example["objects"]["bbox"]) for example in examples)
+    assert 0 < kept < given
+    assert kept + len(splits.skipped.reasons) == given
 
 
 def test_tfds_without_boxes(tmp_path, monkeypatch):
