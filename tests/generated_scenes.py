@@ -10,6 +10,7 @@ an object is, the larger it is, and it hides those behind it; the nearer the
 ground is, the lower it is in the image, and the larger its pattern.
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -53,7 +54,7 @@ class Scene(NamedTuple):
 
 def scene(number: int, size: int = 64, split: str = "train") -> Scene:
     """The scene of that number; those of test show other images."""
-    data = open_bundled()
+    data = _bundled()
     source = data.train if split == "train" else data.test
     random = np.random.default_rng([number, split == "train"])
     pixels = source.images[..., 0]
@@ -114,6 +115,9 @@ def scene(number: int, size: int = 64, split: str = "train") -> Scene:
         np.array(kept, np.int64),
         depth,
     )
+
+
+_bundled = functools.cache(open_bundled)
 
 
 def _resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
