@@ -106,14 +106,14 @@ def test_segmentation_of_eight_images_by_heart(pretrained, tmp_path):
 @pytest.mark.slow
 def test_detection(pretrained, tmp_path):
     scenes = tmp_path / "scenes"
-    write_detection(scenes, 400, 100)
+    write_detection(scenes, 2000, 100)
     found = figures(
         pretrained,
         tmp_path,
         "detection",
         f"coco:{scenes}",
         "--dense_size=96",
-        "--dense_steps=300",
+        "--dense_steps=400",
         "--dense_rate=0.08",
     )
     assert found["ap50"] > 0.5
