@@ -1,14 +1,16 @@
 """The dense part of the job `evaluate`: segmentation, detection and depth.
 
 For each of these --protocols a network on the encoder is trained and measured.
-Its figures and a sheet of pictures are in the run folder's report, it itself in
-`saved_model_PROTOCOL/`, and what it goes on from, if it is killed, in
-`protocols/`.
+Its figures and a sheet of pictures are in the run folder's report. In
+`protocols/DATA/PROTOCOL/SETTINGS/` are that sheet, the network as
+`saved_model/`, what of the data could not be used, and, if the training was
+stopped, what it goes on from.
 """
 
 import dataclasses
 import itertools
 import pathlib
+import sys
 
 import keras
 import tensorflow as tf
@@ -101,6 +103,12 @@ def _check(config: Config, name: str) -> None:
             f"--protocols={name} runs on one machine: leave out "
             "--strategy=multi_worker."
         )
+    steps = _settings(config, TASKS[name]).steps
+    if config.dense_warmup >= steps:
+        raise ConfigError(
+            f"--dense_warmup={config.dense_warmup} leaves nothing of the "
+            f"{steps} steps of the training (--dense_steps)."
+        )
 
 
 def _check_shares(config: Config, name: str, strategy) -> None:
@@ -142,21 +150,27 @@ def _run_protocol(
     data = getattr(config, task.flag)
     settings = {key: getattr(config, key) for key in _SETTINGS}
     digest = digest_of(path)
-    splits.skipped.keep_in(folder / "skipped.txt")
     if next(iter(splits.test), None) is None:
         raise ConfigError(
             f"--{task.flag}={data}: none of its {splits.test.size} test images "
             "can be used."
         )
+    for note in splits.notes:
+        print(f"byol_tf: {note}", file=sys.stderr)
     work = folder_for(
         folder / "protocols" / folder_name(data) / name,
         {"encoder": digest, "data": splits.fingerprint, **settings},
         anew=not config.resume,
     )
-    kept = KeptResults(work / "results.json")
-    state = work / "state.npz"
+    splits.skipped.keep_in(work / "skipped.txt")
+    sheet, saved_model = work / "sheet.png", work / "saved_model"
+    results, state = work / "results.json", work / "state.npz"
+    if not (sheet.exists() and saved_model.exists()):
+        results.unlink(missing_ok=True)  # They are made again, with it.
+    kept = KeptResults(results)
 
     def measure():
+        task.check(splits)
         used = _settings(config, task)
         model = _network(task, splits, config, encoder, used, strategy)
         train(
@@ -174,6 +188,7 @@ def _run_protocol(
             state,
             name,
             splits.skipped.check,
+            kept.write,
         )
         figures = task.figures(model, splits, used.size)
         splits.skipped.check()
@@ -183,11 +198,9 @@ def _run_protocol(
             first,
             splits.class_names,
             used.size,
-            folder / "plots" / f"{name}.png",
+            sheet,
         )
-        difference = export_dense_model(
-            model, folder / f"saved_model_{name}", first[0]["image"]
-        )
+        difference = export_dense_model(model, saved_model, first[0]["image"])
         return {
             "protocol": name,
             "data": data,
@@ -206,8 +219,11 @@ def _run_protocol(
             "differs": _differences(config, task, used, path, encoder),
             "notes": [
                 *splits.notes,
-                f"The exported network differs by at most {difference:.1e}.",
+                *_left_out(splits, work.relative_to(folder)),
+                f"`{saved_model.relative_to(folder)}`, loaded back, differs by "
+                f"at most {difference:.1e}.",
             ],
+            "sheet": str(sheet.relative_to(folder)),
             "images": {
                 "train": splits.train.size,
                 "test": splits.test.size,
@@ -227,6 +243,20 @@ def _run_protocol(
     result |= {"encoder_path": str(path)}
     report.add_protocol(folder, result)
     print(report.protocols_text([result]))
+
+
+def _left_out(splits: SceneSplits, work: pathlib.Path) -> list[str]:
+    """What of the data was not used, in a sentence."""
+    skipped, found = splits.skipped, []
+    if len(skipped):
+        found.append(f"{len(skipped)} of {skipped.total} images")
+    if skipped.parts:
+        found.append(f"{skipped.parts} objects")
+    if not found:
+        return []
+    return [
+        f"{' and '.join(found)} could not be used: `{work / 'skipped.txt'}`."
+    ]
 
 
 def _network(
@@ -260,6 +290,7 @@ def _differences(
     recipe = task.recipe
     found = [f"data: {getattr(config, task.flag)}, not {task.published_data}"]
     found += paper.encoder_differences(encoder, pretraining_of(path))
+    found += task.differs
     if config.dense_encoder == "frozen":
         found.append("the encoder stays as it is")
     for key, value in dataclasses.asdict(used).items():

@@ -86,12 +86,18 @@ def _markdown(run_dir: pathlib.Path, report: dict) -> str:
     for title, names in (
         ("Training", ("loss", "tau", "knn", "collapse")),
         ("Images", ("augmented_pairs", "neighbours")),
-        ("Dense tasks", ("segmentation", "detection", "depth")),
     ):
         plots = [n for n in names if (run_dir / "plots" / f"{n}.png").exists()]
         if plots:
             parts.append(f"## {title}\n")
             parts += [f"![{n}](plots/{n}.png)\n" for n in plots]
+    sheets = [
+        f"![{result['protocol']} [{number}]]({result['sheet']})\n"
+        for number, result in enumerate(report.get("protocols", []), start=1)
+        if "sheet" in result
+    ]
+    if sheets:
+        parts += ["## Dense tasks\n", *sheets]
     return "\n".join(parts)
 
 

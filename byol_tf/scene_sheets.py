@@ -32,7 +32,7 @@ def draw_masks(
     count = len(class_names)
     colors = _colors(count)
     figure, axes = _grid(len(scenes), ("image", "truth", "prediction"))
-    shown = set()
+    shown, blank = set(), False
     for column, (image, *masks) in zip(axes.T, scenes):
         column[0].imshow(image)
         for axis, mask in zip(column[1:], masks):
@@ -41,14 +41,21 @@ def draw_masks(
             picture[counted] = colors[mask[counted]]
             axis.imshow(picture, interpolation="nearest")
             shown |= set(np.unique(mask[counted]).tolist())
-    shown = sorted(shown)
+            blank |= not counted.all()
+    handles = [
+        matplotlib.patches.Patch(color=colors[c], label=_plain(class_names[c]))
+        for c in sorted(shown)
+    ]
+    if blank:
+        handles.append(
+            matplotlib.patches.Patch(
+                facecolor="white", edgecolor="black", label="ignored"
+            )
+        )
     figure.legend(
-        handles=[
-            matplotlib.patches.Patch(color=colors[c], label=class_names[c])
-            for c in shown[:24]
-        ],
+        handles=handles,
         loc="outside lower center",
-        ncols=min(len(shown), 8) or 1,
+        ncols=min(len(handles), 8) or 1,
         fontsize=7,
         frameon=False,
     )
@@ -68,12 +75,21 @@ def draw_depths(
     """
     known = np.concatenate([depth[depth > 0] for _, depth, _ in scenes])
     limits = dict(vmin=known.min(), vmax=known.max(), cmap="viridis_r")
+    every = np.concatenate([predicted.ravel() for *_, predicted in scenes])
+    beyond = {
+        (False, False): "neither",
+        (True, False): "min",
+        (False, True): "max",
+        (True, True): "both",
+    }[bool(every.min() < known.min()), bool(every.max() > known.max())]
     figure, axes = _grid(len(scenes), ("image", "truth", "prediction"))
     for column, (image, truth, predicted) in zip(axes.T, scenes):
         column[0].imshow(image)
         column[1].imshow(np.ma.masked_equal(truth, 0), **limits)
         drawn = column[2].imshow(predicted, **limits)
-    figure.colorbar(drawn, ax=axes[1:], label="metres", shrink=0.7)
+    figure.colorbar(
+        drawn, ax=axes[1:], label="metres", shrink=0.7, extend=beyond
+    )
     _save(figure, path)
 
 
@@ -94,7 +110,8 @@ def draw_boxes(
       least_score: of predicted boxes that are drawn.
     """
     colors = plt.get_cmap("tab10")(np.arange(len(class_names)) % 10)
-    figure, axes = _grid(len(scenes), ("truth", "prediction"), cell=2.4)
+    titles = ("truth", f"prediction, score ≥ {least_score:g}")
+    figure, axes = _grid(len(scenes), titles, cell=2.4)
     for column, (image, truth, predicted) in zip(axes.T, scenes):
         for axis in column:
             axis.imshow(image)
@@ -124,13 +141,18 @@ def _box(axis, box, color, name: str, dashed: bool = False) -> None:
     axis.text(
         left,
         top,
-        name,
+        _plain(name),
         fontsize=5.5,
         color="white",
         clip_on=True,
         verticalalignment="bottom" if top > 8 else "top",
         bbox=dict(facecolor=color, edgecolor="none", pad=0.6),
     )
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib does not take for a formula."""
+    return name.replace("$", r"\$")
 
 
 def _colors(count: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,12 @@ def results(encoder_file) -> dict:
     return {result["protocol"]: result for result in report["protocols"]}
 
 
+def saved_model(encoder_file, name):
+    """Where the network of the last result is."""
+    sheet = encoder_file.parent / results(encoder_file)[name]["sheet"]
+    return sheet.parent / "saved_model"
+
+
 def test_both(encoder_file, data, capfd):
     folder = encoder_file.parent
     assert evaluate(encoder_file, "--protocols=segmentation,depth", *data) == 0
@@ -73,8 +80,8 @@ def test_both(encoder_file, data, capfd):
     assert depth["delta1"]["value"] <= depth["delta2"]["value"]
     text = (folder / "report.md").read_text()
     for name in ("segmentation", "depth"):
-        assert f"![{name}](plots/{name}.png)" in text
-        with PIL.Image.open(folder / "plots" / f"{name}.png") as sheet:
+        assert f"]({found[name]['sheet']})" in text
+        with PIL.Image.open(folder / found[name]["sheet"]) as sheet:
             assert sheet.width > 300
         differs = " ".join(found[name]["differs"])
         assert "steps 2, not" in differs and "no ResNet-50" in differs
@@ -83,6 +90,45 @@ def test_both(encoder_file, data, capfd):
     # What is finished is not trained again.
     assert evaluate(encoder_file, "--protocols=segmentation,depth", *data) == 0
     assert results(encoder_file) == found
+
+
+def test_a_result_has_its_own_sheet_and_network(encoder_file, data):
+    flags = ("--protocols=segmentation", data[0])
+    first = {}
+    for steps in (2, 3, 2):
+        assert evaluate(encoder_file, *flags, f"--dense_steps={steps}") == 0
+        result = results(encoder_file)["segmentation"]
+        assert first.setdefault(steps, result) == result
+        assert saved_model(encoder_file, "segmentation").is_dir()
+    assert first[2]["sheet"] != first[3]["sheet"]
+    # What somebody removed is made again, and measured with it.
+    shutil.rmtree(saved_model(encoder_file, "segmentation"))
+    assert evaluate(encoder_file, *flags) == 0
+    assert saved_model(encoder_file, "segmentation").is_dir()
+    # Other masks under the old names are others.
+    again = results(encoder_file)["segmentation"]
+    for path in (encoder_file.parents[1] / "masks/test/masks").iterdir():
+        with PIL.Image.open(path) as mask:
+            PIL.Image.fromarray(np.zeros_like(mask)).save(path)
+    assert evaluate(encoder_file, *flags) == 0
+    assert results(encoder_file)["segmentation"]["rows"] != again["rows"]
+
+
+def test_what_was_left_out_is_counted(encoder_file, data):
+    """A list of what pretraining passed over does not count."""
+    folder = encoder_file.parent
+    (folder / "skipped.txt").write_text("old.jpg\tno image\n" * 9)
+    boxes = encoder_file.parents[1] / "boxes"
+    (boxes / "train" / "0001.png").write_bytes(b"no image")
+    path = boxes / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"] = [90, 90, 5, 5]
+    path.write_text(json.dumps(content))
+    flags = ("--protocols=detection", data[2], "--max_corrupt_fraction=0.2")
+    assert evaluate(encoder_file, *flags, "--dense_steps=6") == 0
+    notes = " ".join(results(encoder_file)["detection"]["notes"])
+    assert "1 of 9 images and 1 objects could not be used" in notes
+    assert "of 9 images and 1 obj" in (folder / "report.md").read_text()
 
 
 SERVED = """
@@ -103,7 +149,7 @@ def test_what_is_served_elsewhere(encoder_file, data, tmp_path):
     images = random.random((2, 40, 56, 3)).astype(np.float32)
     np.save(tmp_path / "images.npy", images)
     for name in names:
-        saved = encoder_file.parent / f"saved_model_{name}"
+        saved = saved_model(encoder_file, name)
         paths = (saved, tmp_path / "images.npy", tmp_path / f"{name}.npz")
         subprocess.run(
             [sys.executable, "-c", SERVED, *map(str, paths)],
@@ -154,9 +200,9 @@ def test_stopped_training_goes_on(encoder_file, data, task):
     assert last.startswith("byol_tf: interrupted by SIGTERM at step ")
     assert last.endswith("the same command goes on from there.")
     assert len(list(encoder_file.parent.rglob("state.npz"))) == 1
-    saved = encoder_file.parent / f"saved_model_{task}"
 
     def weights():
+        saved = saved_model(encoder_file, task)
         reader = tf.train.load_checkpoint(str(saved / "variables/variables"))
         return {
             name: reader.get_tensor(name)
@@ -211,6 +257,14 @@ def nothing_to_test(tmp_path, data):
     return data[:1], "none of its 3 test images can be used"
 
 
+def no_objects(tmp_path, data):
+    path = tmp_path / "boxes" / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"annotations": []}))
+    flags = ("--protocols=detection", data[2])
+    return flags, "none of its 3 test images has an object that counts"
+
+
 def too_many_bad(tmp_path, data):
     for path in (tmp_path / "masks" / "train" / "masks").glob("*.png"):
         path.write_bytes(b"no image")
@@ -229,6 +283,8 @@ def too_many_bad(tmp_path, data):
         (several_machines, "runs on one machine"),
         (nothing_to_test, "none of its 3 test images can be used"),
         (too_many_bad, "6 of 9 images cannot be used"),
+        (no_objects, "none of its 3 test images has an object that counts"),
+        (("--dense_warmup=2",), "--dense_warmup=2 leaves nothing of the 2"),
     ],
 )
 def test_bad_input_is_answered_by_one_line(
@@ -236,7 +292,7 @@ def test_bad_input_is_answered_by_one_line(
 ):
     if callable(flags):
         flags, message = flags(tmp_path, data)
-    elif flags and flags[0].startswith("--dense_rate"):
+    elif flags and flags[0].startswith(("--dense_rate", "--dense_warmup")):
         flags = (*flags, data[0])
     code = evaluate(encoder_file, "--protocols=segmentation", *flags)
     assert code == 2

@@ -19,6 +19,7 @@ from byol_tf.data.scenes import (
     pairs_in,
     read_image,
     split_folders,
+    stamps_of,
 )
 from byol_tf.data.skipped import Skipped
 from byol_tf.data.tfds_scenes import open_tfds_scenes
@@ -52,8 +53,8 @@ def read_depth(path: str, unit: float) -> np.ndarray:
       BadScene: if it cannot be read, or does not have one number a pixel.
     """
     try:
-        if path.endswith(".npy"):
-            depth = np.load(path)
+        if path.lower().endswith(".npy"):
+            depth = np.asarray(np.load(path))
         else:
             with PIL.Image.open(path) as image:
                 if image.mode not in ("L", "I;16", "I;16B", "I", "F"):
@@ -102,7 +103,7 @@ def _open_folder(
     root: pathlib.Path, config: Config, skipped: Skipped
 ) -> SceneSplits:
     """`train/images`, `train/depths` and so on."""
-    train, test = (
+    (train, of_train), (test, of_test) = (
         pairs_in(folder, "images", "depths", (".png", ".npy"))
         for folder in split_folders(root, f"--depth_data=folder:{root}")
     )
@@ -112,7 +113,11 @@ def _open_folder(
         _of_pairs(test, config.depth_unit, skipped),
         (),
         skipped,
-        fingerprint_of(train, test, config.depth_unit),
+        fingerprint_of(
+            config.depth_unit,
+            *(stamps_of(path for _, path in pairs) for pairs in (train, test)),
+        ),
+        of_train + of_test,
     )
 
 

@@ -20,6 +20,7 @@ from byol_tf.data.scenes import (
     SceneSplits,
     fingerprint_of,
     read_image,
+    stamps_of,
 )
 from byol_tf.data.segmentation_sets import VOC_CLASSES as _WITH_BACKGROUND
 from byol_tf.data.skipped import Skipped
@@ -148,8 +149,18 @@ def _open_voc(root: pathlib.Path, skipped: Skipped) -> SceneSplits:
     skipped.total = sum(map(len, parts))
     train, test = (_of_voc(root, names, skipped) for names in parts)
     return SceneSplits(
-        train, test, VOC_CLASSES, skipped, fingerprint_of(str(root), *parts)
+        train,
+        test,
+        VOC_CLASSES,
+        skipped,
+        fingerprint_of(
+            *(stamps_of(_xml(root, name) for name in names) for names in parts)
+        ),
     )
+
+
+def _xml(root: pathlib.Path, name: str) -> pathlib.Path:
+    return root / "Annotations" / f"{name}.xml"
 
 
 def _of_voc(root: pathlib.Path, names: list[str], skipped: Skipped) -> Scenes:
@@ -157,7 +168,7 @@ def _of_voc(root: pathlib.Path, names: list[str], skipped: Skipped) -> Scenes:
         return root / "JPEGImages" / f"{names[number]}.jpg"
 
     def load(number):
-        objects = _read_xml(root / "Annotations" / f"{names[number]}.xml")
+        objects = _read_xml(_xml(root, names[number]))
         image = read_image(str(path_of(number)))
         return scene(image, *objects, len(VOC_CLASSES))
 
@@ -189,6 +200,7 @@ def _read_xml(path: pathlib.Path):
     except (
         xml.etree.ElementTree.ParseError,
         AttributeError,  # A part is not there.
+        LookupError,  # No such encoding.
         TypeError,
         ValueError,  # It is no number, or above.
     ) as error:
@@ -214,7 +226,7 @@ def _open_coco(root: pathlib.Path, skipped: Skipped) -> SceneSplits:
         fingerprint_of(
             categories,
             *(
-                (image.path, image.boxes.tolist(), image.labels.tolist())
+                (image.path, *(a.tolist() for a in image.objects))
                 for image in (*train, *test)
             ),
         ),
@@ -223,19 +235,19 @@ def _open_coco(root: pathlib.Path, skipped: Skipped) -> SceneSplits:
 
 @dataclasses.dataclass
 class _CocoImage:
-    """An image of COCO's: its path, and numbers of its objects."""
+    """An image of COCO's: its path, and of its objects boxes, labels, crowds.
+
+    Attributes:
+      unknown: categories of its objects that the file does not list.
+    """
 
     path: str
-    boxes: np.ndarray
-    labels: np.ndarray
-    crowds: np.ndarray
+    objects: tuple[np.ndarray, np.ndarray, np.ndarray]
+    unknown: list
 
 
 def _read_coco(root: pathlib.Path, split: str, flag: str):
-    """The images of a split, and the categories: (id, name) by id.
-
-    An object of no known category has the label -1.
-    """
+    """The images of a split, and the categories: (id, name) by id."""
     path, folder = _coco_files(root, split, flag)
     try:
         content = json.loads(path.read_text())
@@ -246,14 +258,16 @@ def _read_coco(root: pathlib.Path, split: str, flag: str):
         names = {
             item["id"]: folder / item["file_name"] for item in content["images"]
         }
+        labels = {number: i for i, (number, _) in enumerate(categories)}
         found = {number: [] for number in names}
         for item in content["annotations"]:
             left, top, width, height = map(float, item["bbox"])
             found[item["image_id"]].append(
                 (
                     *(top, left, top + height, left + width),
+                    labels.get(item["category_id"]),
+                    bool(item.get("iscrowd", 0)),
                     item["category_id"],
-                    item.get("iscrowd", 0),
                 )
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -263,9 +277,8 @@ def _read_coco(root: pathlib.Path, split: str, flag: str):
         ) from error
     if not names or not categories:
         raise ConfigError(f"{flag}: {path} has no images, or no categories.")
-    labels = {number: i for i, (number, _) in enumerate(categories)}
     return [
-        _coco_image(str(names[number]), objects, labels)
+        _coco_image(str(names[number]), objects)
         for number, objects in found.items()
     ], categories
 
@@ -283,12 +296,16 @@ def _coco_files(root: pathlib.Path, split: str, flag: str):
     )
 
 
-def _coco_image(path: str, objects: list, labels: dict) -> _CocoImage:
+def _coco_image(path: str, objects: list) -> _CocoImage:
+    known = [item for item in objects if item[4] is not None]
     return _CocoImage(
         path,
-        np.array([item[:4] for item in objects], np.float64).reshape(-1, 4),
-        np.array([labels.get(item[4], -1) for item in objects], np.int64),
-        np.array([bool(item[5]) for item in objects], bool),
+        (
+            np.array([item[:4] for item in known], np.float64).reshape(-1, 4),
+            np.array([item[4] for item in known], np.int64),
+            np.array([item[5] for item in known], bool),
+        ),
+        [item[6] for item in objects if item[4] is None],
     )
 
 
@@ -297,13 +314,12 @@ def _of_coco(
 ) -> Scenes:
     def load(number):
         image = images[number]
-        return scene(
-            read_image(image.path),
-            image.boxes,
-            image.labels,
-            image.crowds,
-            classes,
-        )
+        if image.unknown:
+            raise BadScene(
+                f"an object has category {image.unknown[0]!r}, which is none "
+                "of its file's"
+            )
+        return scene(read_image(image.path), *image.objects, classes)
 
     return Scenes(len(images), load, lambda n: images[n].path, skipped)
 

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -212,9 +212,21 @@ def fingerprint_of(*parts) -> str:
     return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()
 
 
+def stamps_of(paths: Iterable[str]) -> list[tuple]:
+    """Of each file its path, size and time of change; for a fingerprint."""
+    stamps = []
+    for path in paths:
+        try:
+            stat = os.stat(path)
+            stamps.append((path, stat.st_size, stat.st_mtime_ns))
+        except OSError:  # It is found again in its turn.
+            stamps.append((path,))
+    return stamps
+
+
 def pairs_in(
     root: pathlib.Path, images: str, truths: str, suffixes: Sequence[str]
-) -> list[tuple[str, str]]:
+) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
     """Files of images and of their truths, which have the same names.
 
     Args:
@@ -222,6 +234,9 @@ def pairs_in(
       images: its sub-folder of images.
       truths: its sub-folder of truths.
       suffixes: that truths may have.
+
+    Returns:
+      The pairs; and a note of how many images have no truth, if any.
 
     Raises:
       ConfigError: if a folder is not there, or no image has a truth.
@@ -237,18 +252,24 @@ def pairs_in(
         for entry in os.scandir(root / truths)
         if os.path.splitext(entry.name)[1].lower() in suffixes
     }
-    pairs = sorted(
-        (entry.path, found[os.path.splitext(entry.name)[0]])
+    stems = [
+        (entry.path, os.path.splitext(entry.name)[0])
         for entry in os.scandir(root / images)
         if os.path.splitext(entry.name)[1].lower() in SUFFIXES
-        and os.path.splitext(entry.name)[0] in found
-    )
+    ]
+    pairs = sorted((path, found[stem]) for path, stem in stems if stem in found)
     if not pairs:
         raise ConfigError(
             f"no image in {root / images} has a file of its name "
             f"({', '.join(suffixes)}) in {root / truths}."
         )
-    return pairs
+    alone = len(stems) - len(pairs)
+    if not alone:
+        return pairs, ()
+    return pairs, (
+        f"{alone:,} of {len(stems):,} images in {root / images} have no file "
+        f"of their name in {root / truths}, and are left out.",
+    )
 
 
 def split_folders(root: pathlib.Path, flag: str) -> tuple[pathlib.Path, ...]:

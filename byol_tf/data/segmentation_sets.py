@@ -22,6 +22,7 @@ from byol_tf.data.scenes import (
     pairs_in,
     read_image,
     split_folders,
+    stamps_of,
 )
 from byol_tf.data.skipped import Skipped
 from byol_tf.data.tfds_scenes import open_tfds_scenes
@@ -81,8 +82,8 @@ def read_mask(path: str) -> np.ndarray:
         raise BadScene(
             f"its mask cannot be read ({' '.join(str(error).split())})"
         ) from error
-    if numbers.max(initial=0) > IGNORED:
-        raise BadScene(f"its mask has numbers above {IGNORED}")
+    if numbers.max(initial=0) > IGNORED or numbers.min(initial=0) < 0:
+        raise BadScene(f"its mask has numbers outside 0 to {IGNORED}")
     return numbers.astype(np.uint8)
 
 
@@ -125,7 +126,10 @@ def _splits(train, test, class_names, skipped, notes=()) -> SceneSplits:
         _of_pairs(test, classes, skipped),
         class_names,
         skipped,
-        fingerprint_of(train, test),
+        fingerprint_of(
+            class_names,
+            *(stamps_of(mask for _, mask in pairs) for pairs in (train, test)),
+        ),
         notes,
     )
 
@@ -133,19 +137,19 @@ def _splits(train, test, class_names, skipped, notes=()) -> SceneSplits:
 def _open_folder(root: pathlib.Path, skipped: Skipped) -> SceneSplits:
     """`train/images`, `train/masks` and so on, perhaps `classes.txt`."""
     flag = f"--segmentation_data=folder:{root}"
-    train, test = (
+    (train, of_train), (test, of_test) = (
         pairs_in(folder, "images", "masks", (".png", ".bmp", ".tif", ".tiff"))
         for folder in split_folders(root, flag)
     )
+    notes = of_train + of_test
     names = root / "classes.txt"
     if names.is_file():
         lines = names.read_text(errors="replace").splitlines()
         class_names = tuple(line.strip() for line in lines if line.strip())
-        notes = ()
     else:
         count = 1 + _greatest_class(_masks(train))
         class_names = tuple(map(str, range(count)))
-        notes = (
+        notes += (
             f"its {count} classes are those of the training masks, without "
             f"names: {names} would have one a line.",
         )
@@ -203,7 +207,7 @@ def _voc_pairs(root, split: str, masks: pathlib.Path, flag: str):
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not path.is_file():
         raise ConfigError(f"{flag}: {path} does not exist.")
-    names = path.read_text().split()
+    names = path.read_text(errors="replace").split()
     if not names:
         raise ConfigError(f"{flag}: {path} names no image.")
     return [

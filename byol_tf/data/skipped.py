@@ -36,6 +36,11 @@ class Skipped:
         return sum(count for _, count in list(self._entries.values()))
 
     @property
+    def parts(self) -> int:
+        """How many are listed that are no image of their own."""
+        return sum(not count for _, count in list(self._entries.values()))
+
+    @property
     def reasons(self) -> dict[str, str]:
         """The images' names, in the order in which they were found, and why."""
         entries = list(self._entries.items())  # Other threads add some.

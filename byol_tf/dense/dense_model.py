@@ -87,6 +87,24 @@ class DenseModel(DistributedFit):
         return cls(encoder, **config)
 
 
+def mean_over_replicas(value: tf.Tensor) -> tf.Tensor:
+    """Of a tensor that each replica has; no gradient passes through it."""
+    value = tf.stop_gradient(value)
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return value
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
+
+
+def most_of_replicas(value: tf.Tensor) -> tf.Tensor:
+    """The greatest of a scalar that each replica has; without a gradient."""
+    value = tf.stop_gradient(value)
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return value
+    context = tf.distribute.get_replica_context()
+    return tf.reduce_max(context.all_gather(value[None], axis=0))
+
+
 def check_encoder(encoder: keras.Model) -> None:
     """Raises ConfigError if an encoder has no feature maps."""
     if not hasattr(encoder, "feature_maps"):

@@ -20,7 +20,12 @@ from byol_tf.data.scenes import (
     nearest_resized,
     resized,
 )
-from byol_tf.dense.dense_model import DenseModel, as_floats, copy_of
+from byol_tf.dense.dense_model import (
+    DenseModel,
+    as_floats,
+    copy_of,
+    most_of_replicas,
+)
 from byol_tf.dense.task import DenseTask, Recipe, bootstrapped, with_progress
 from byol_tf.model.normalization import BatchNorm
 
@@ -113,6 +118,8 @@ class DepthNetwork(DenseModel):
       encoder: see `DenseModel`; of stride 4 or more.
       usual_depth: metres that it begins with everywhere. From 0 the first
         errors are so large and alike that activations can die of them.
+      size: height and width that it learned from; `predictions` shrinks images
+        to the scale that they had then. None for images as they are.
       **kwargs: see `DenseModel`.
 
     Call arguments:
@@ -123,10 +130,15 @@ class DepthNetwork(DenseModel):
     """
 
     def __init__(
-        self, encoder: keras.Model, usual_depth: float = 0.0, **kwargs
+        self,
+        encoder: keras.Model,
+        usual_depth: float = 0.0,
+        size: tuple[int, int] | None = None,
+        **kwargs,
     ):
         super().__init__(encoder, **kwargs)
         self.usual_depth = usual_depth
+        self.size = size
         channels = encoder.num_features // 2
         self.reduction = keras.layers.Conv2D(
             channels,
@@ -176,25 +188,40 @@ class DepthNetwork(DenseModel):
         return {"berhu": reverse_huber(self(images, training=True), depths)}
 
     def predictions(self, images):
-        """`depth`, float32 [n, height, width], in metres."""
-        return {"depth": tf.maximum(self(images), LEAST)}
+        """`depth`, float32 [n, height, width], in metres, of each pixel."""
+        images = as_floats(images)
+        given = tf.shape(images)[1:3]
+        if self.size is not None:
+            shares = tf.constant(self.size, tf.float32) / tf.cast(
+                given, tf.float32
+            )
+            scale = tf.reduce_max(shares) / CROP
+            size = tf.round(scale * tf.cast(given, tf.float32))
+            size = tf.maximum(tf.cast(size, tf.int32), self.size)
+            images = tf.image.resize(images, size, antialias=True)
+        depths = tf.image.resize(self(images)[..., None], given)[..., 0]
+        return {"depth": tf.maximum(depths, LEAST)}
 
     def get_config(self):
-        return {**super().get_config(), "usual_depth": self.usual_depth}
+        return {
+            **super().get_config(),
+            "usual_depth": self.usual_depth,
+            "size": self.size,
+        }
 
 
 def reverse_huber(predicted: tf.Tensor, depths: tf.Tensor) -> tf.Tensor:
     """|x| up to c, and (x**2 + c**2) / (2 c) beyond, averaged over all pixels.
 
-    x is the error, and c a fifth of the greatest one in the batch (on several
-    replicas: in a replica's part).
+    x is the error, and c a fifth of the greatest one in the batch, on however
+    many replicas.
 
     Args:
       predicted: metres, float [batch, height, width].
       depths: the truth; where it is 0 it is not known, and the loss is 0.
     """
     error = tf.where(depths > 0, tf.abs(predicted - depths), 0.0)
-    limit = tf.stop_gradient(tf.reduce_max(error)) / 5
+    limit = most_of_replicas(tf.reduce_max(error)) / 5
     safe = tf.maximum(limit, keras.config.epsilon())
     beyond = (tf.square(error) + tf.square(safe)) / (2 * safe)
     return tf.reduce_mean(tf.where(error <= limit, error, beyond))
@@ -308,6 +335,11 @@ class Depth(DenseTask):
         "rel": 0.129,
     }
     published_data = "NYU v2"
+    differs = (
+        "a cosine decay of the rate",
+        "no dropout",
+        "random gains as the color augmentation",
+    )
     open = staticmethod(open_depth)
 
     def network(self, encoder, splits, size, **options):
@@ -318,7 +350,7 @@ class Depth(DenseTask):
             ]
             or [0.0]
         )
-        return DepthNetwork(copy_of(encoder), float(usual), **options)
+        return DepthNetwork(copy_of(encoder), float(usual), size, **options)
 
     def augmented(self, scene, random, size):
         return random_crop(scene, random, *size)
@@ -330,9 +362,9 @@ class Depth(DenseTask):
         )
 
     def figures(self, model, splits, size):
-        """Of whole images, shrunk as in training; at the size of the truth."""
+        """Of whole images, at their size."""
         found = [
-            errors(_depth(model, scene, size), scene["depth"])
+            errors(_depth(model, scene["image"]), scene["depth"])
             for scene in with_progress(splits.test, "depth, test")
         ]
         return {
@@ -342,15 +374,13 @@ class Depth(DenseTask):
 
     def draw(self, model, scenes, class_names, size, path):
         scene_sheets.draw_depths(
-            [(s["image"], s["depth"], _depth(model, s, size)) for s in scenes],
+            [
+                (s["image"], s["depth"], _depth(model, s["image"]))
+                for s in scenes
+            ],
             path,
         )
 
 
-def _depth(
-    model: DepthNetwork, scene: Scene, size: tuple[int, int]
-) -> np.ndarray:
-    image, _ = _shrunk(scene, *size)
-    predicted = model.predict_one(tf.constant(image[None]))["depth"]
-    whole = tf.image.resize(predicted[..., None], scene["depth"].shape)
-    return whole[0, ..., 0].numpy()
+def _depth(model: DepthNetwork, image: np.ndarray) -> np.ndarray:
+    return model.predict_one(tf.constant(image[None]))["depth"][0].numpy()

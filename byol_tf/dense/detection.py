@@ -58,13 +58,29 @@ def scaled(
 class Detection(DenseTask):
     """The protocol `detection`."""
 
-    # As MoCo on VOC2007's trainval: the rate rises in 100 steps at first.
+    # As MoCo on VOC2007's trainval, where the rate rises in the first 100 steps
+    # (--dense_warmup).
     recipe = Recipe(24_000, 16, 0.02, 1e-4, SIZE, (18 / 24, 22 / 24))
     flag = "detection_data"
     # Over how many values of recall, the paper does not say.
     published = {"ap50": 77.5, "voc_ap50": 77.5}
     published_data = "VOC2007"
+    differs = (
+        "Nesterov's momentum",
+        "two by two samples in each bin of ROI align",
+        "difficult objects are not learned",
+        "a detection within a difficult object counts neither way",
+    )
     open = staticmethod(open_detection)
+
+    def check(self, splits):
+        for name in ("train", "test"):
+            scenes = getattr(splits, name)
+            if not any((~scene["ignored"]).any() for scene in scenes):
+                raise ValueError(
+                    f"none of its {scenes.size} {name} images has an object "
+                    "that counts; skipped.txt lists what was left out."
+                )
 
     def network(self, encoder, splits, size, **options):
         return FasterRCNN.on(

@@ -19,7 +19,12 @@ from byol_tf.data.scenes import (
     resized,
 )
 from byol_tf.data.segmentation_sets import IGNORED, open_segmentation
-from byol_tf.dense.dense_model import DenseModel, as_floats, copy_of
+from byol_tf.dense.dense_model import (
+    DenseModel,
+    as_floats,
+    copy_of,
+    mean_over_replicas,
+)
 from byol_tf.dense.task import DenseTask, Recipe, bootstrapped, with_progress
 from byol_tf.model.normalization import BatchNorm
 
@@ -108,10 +113,10 @@ class FCN(DenseModel):
         return tf.image.resize(logits, tf.shape(images)[1:3])
 
     def losses(self, images, masks):
-        """Mean cross-entropy of all pixels; IGNORED ones count as zero.
+        """Mean cross-entropy of the batch's pixels that are not IGNORED.
 
-        So it is a mean over images on however many replicas, and no number is
-        divided by the count of what is not there.
+        Of the whole batch, on however many replicas: each divides its sum by
+        the mean number of their pixels.
         """
         counted = masks != IGNORED
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
@@ -119,7 +124,9 @@ class FCN(DenseModel):
             self(images, training=True),
         )
         losses = tf.where(counted, losses, tf.zeros_like(losses))
-        return {"cross_entropy": tf.reduce_mean(losses)}
+        count = mean_over_replicas(tf.reduce_sum(tf.cast(counted, tf.float32)))
+        mean = tf.reduce_sum(losses) / tf.maximum(count, 1.0)
+        return {"cross_entropy": mean}
 
     def predictions(self, images):
         """`classes`, int32 [n, height, width], and `probabilities` of them."""
@@ -220,6 +227,11 @@ class Segmentation(DenseTask):
     flag = "segmentation_data"
     published = {"miou": 76.3}
     published_data = "VOC2012"
+    differs = (
+        "Nesterov's momentum",
+        "scales drawn by their logarithm",
+        "black beyond the image",
+    )
     open = staticmethod(open_segmentation)
 
     def network(self, encoder, splits, size, **options):

@@ -41,7 +41,7 @@ def export_dense_model(
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     module = tf.Module()
-    module.model = model
+    module.weights = [weight.value for weight in model.weights]
     tf.saved_model.save(
         module, str(partial), signatures={"serving_default": from_images}
     )

@@ -59,16 +59,22 @@ class DenseTask:
       flag: that names the data.
       published: metric -> the paper's figure, for ResNet-50.
       published_data: of which data these are.
+      differs: in what it is always another protocol than the published one, a
+        few words each.
     """
 
     recipe: Recipe
     flag: str
     published: dict[str, float]
     published_data: str
+    differs: tuple[str, ...]
 
     def open(self, config: Config) -> SceneSplits:
         """Its data; raises ConfigError if they are not to be had."""
         raise NotImplementedError
+
+    def check(self, splits: SceneSplits) -> None:
+        """Raises ValueError if nothing could be learned or measured."""
 
     def network(
         self,

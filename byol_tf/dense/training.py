@@ -25,6 +25,7 @@ def train(
     path: pathlib.Path,
     title: str,
     after_step: Callable[[], None] = lambda: None,
+    on_write: Callable[[], None] = lambda: None,
 ) -> None:
     """Trains a compiled model for its `total_steps`.
 
@@ -38,6 +39,7 @@ def train(
       path: where the state is kept, an .npz file.
       title: of the progress bar.
       after_step: called after each; what it raises ends the training.
+      on_write: called after each writing of the state.
 
     Raises:
       Interrupted: on a signal; the state is written.
@@ -45,7 +47,9 @@ def train(
     """
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
-    state = KeptState(path, [*model.weights, *model.optimizer.variables])
+    state = KeptState(
+        path, [*model.weights, *model.optimizer.variables], on_write=on_write
+    )
     state.restore()
     first_step = int(model.optimizer.iterations.numpy())
     total_steps = model.total_steps
@@ -58,7 +62,7 @@ def train(
         if not np.isfinite(logs["loss"]):
             raise Diverged(
                 f"{title}: the loss is no number any more at step {done}; "
-                "take a lower --dense_rate."
+                "take a lower --dense_rate, or --dense_weight_decay."
             )
         if stop.number is not None:
             state.write()
@@ -97,5 +101,5 @@ def train(
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
         raise Diverged(
             f"{title}: training ended with weights that are no numbers; take "
-            "a lower --dense_rate."
+            "a lower --dense_rate, or --dense_weight_decay."
         )

@@ -7,14 +7,13 @@ import os
 import pathlib
 import shutil
 
-from byol_tf.config import DENSE_PROTOCOLS, Config, ConfigError
+from byol_tf.config import Config, ConfigError
 
 # What a run leaves, all jobs of it.
 _LEFT = (
     *("checkpoints", "plots", "protocols", "saved_model", "tensorboard"),
     *("config.json", "encoder.keras", "metrics.jsonl", "skipped.txt"),
     *("report.json", "report.md"),
-    *(f"saved_model_{name}" for name in DENSE_PROTOCOLS),
 )
 
 

@@ -41,7 +41,14 @@ def test_coco(tmp_path):
     path, content = coco_file(tmp_path)
     content["annotations"][0]["bbox"][0] += 1
     path.write_text(json.dumps(content))
-    assert opened(f"coco:{tmp_path}").fingerprint != splits.fingerprint
+    moved = opened(f"coco:{tmp_path}").fingerprint
+    assert moved != splits.fingerprint
+    content["annotations"][0]["iscrowd"] = 1
+    path.write_text(json.dumps(content))
+    assert opened(f"coco:{tmp_path}").fingerprint not in (
+        moved,
+        splits.fingerprint,
+    )
 
 
 def coco_file(root, split="train"):
@@ -119,7 +126,7 @@ def test_images_that_cannot_be_used_are_counted(tmp_path):
     assert len(list(splits.train)) == 1
     assert sorted(splits.skipped.reasons.values()) == [
         "No such file or directory",
-        "an object has class -1, and there are 3",
+        "an object has category 99, which is none of its file's",
         "no image",
     ]
     with pytest.raises(ConfigError, match="3 of 5 images cannot be used"):
@@ -132,6 +139,7 @@ def test_images_that_cannot_be_used_are_counted(tmp_path):
         (lambda c: c.pop("images"), "KeyError 'images'"),
         (lambda c: c["annotations"][0].update(image_id=99), "KeyError 99"),
         (lambda c: c["annotations"][0].update(bbox=[1]), "ValueError not eno"),
+        (lambda c: c["annotations"][0].update(category_id=[1]), "TypeError"),
         (lambda c: c["annotations"][0].update(bbox=None), "TypeError"),
         (lambda c: c["images"][0].update(file_name=3), "TypeError"),
         (lambda c: c["categories"].clear(), "no images, or no categories"),
@@ -189,6 +197,10 @@ def test_voc(tmp_path):
             "<ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
             "</annotation>",
             "could not convert",
+        ),
+        (
+            '<?xml version="1.0" encoding="no-such"?><annotation/>',
+            "is no annotation of VOC",
         ),
         (None, "No such file"),
     ],

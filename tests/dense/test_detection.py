@@ -160,8 +160,8 @@ def test_the_job(tmp_path):
     for row in protocol["rows"]:
         assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
     assert "size (32, 32), not (800, 1333)" in protocol["differs"]
-    assert (tmp_path / "run" / "plots" / "detection.png").is_file()
-    assert (tmp_path / "run" / "saved_model_detection").is_dir()
+    sheet = tmp_path / "run" / protocol["sheet"]
+    assert sheet.is_file() and (sheet.parent / "saved_model").is_dir()
     # COCO's code says nothing of its own.
     assert "loading" not in result.stdout.lower()
     assert "index" not in result.stdout.lower()
