@@ -38,7 +38,7 @@ def test_units_and_arrays(tmp_path):
 
 
 def test_scenes_that_cannot_be_used_are_counted(tmp_path):
-    write_depth(tmp_path, 7, 1, size=32)
+    write_depth(tmp_path, 9, 1, size=32)
     depths = tmp_path / "train" / "depths"
 
     def save(number, array):
@@ -54,7 +54,12 @@ def test_scenes_that_cannot_be_used_are_counted(tmp_path):
     save(4, some)
     color = PIL.Image.fromarray(np.zeros((32, 32, 3), np.uint8))
     color.save(depths / "5.png")
+    (depths / "6.png").unlink()
+    with (depths / "6.NPY").open("wb") as file:
+        np.savez(file, np.ones((32, 32)))
+    (depths / "7.png").unlink()
     splits = opened(f"folder:{tmp_path}")
+    assert splits.notes[0].startswith("1 of 9 images in ")
     whole = list(splits.train)
     assert len(whole) == 2
     np.testing.assert_array_equal(whole[0]["depth"][0, :4], [0, 0, 0, 2])
@@ -66,6 +71,7 @@ def test_scenes_that_cannot_be_used_are_counted(tmp_path):
         "its depths are float64 [32, 32, 3], and must be numbers [height, "
         "width]",
         "its depths have RGB pixels; depths have one number in each",
+        "its depths are <U5 [1], and must be numbers [height, width]",
     ]
 
 

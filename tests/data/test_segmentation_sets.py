@@ -77,13 +77,16 @@ def save_mask(root, name, mask):
 
 
 def test_scenes_that_cannot_be_used_are_counted(tmp_path):
-    write_segmentation(tmp_path, 6, 1, size=32)
+    write_segmentation(tmp_path, 7, 1, size=32)
     masks = tmp_path / "train" / "masks"
     save_mask(tmp_path, "0.png", np.zeros((32, 31), np.uint8))
     save_mask(tmp_path, "1.png", np.full((32, 32), 255, np.uint8))
     save_mask(tmp_path, "2.png", np.full((32, 32), 4, np.uint8))
     save_mask(tmp_path, "3.png", np.zeros((32, 32, 3), np.uint8))
     (masks / "4.png").write_bytes(b"no image")
+    (masks / "5.png").unlink()
+    negative = PIL.Image.fromarray(np.full((32, 32), -254, np.int32))
+    negative.save(masks / "5.tif")
     splits = opened(f"folder:{tmp_path}", max_corrupt_fraction=0.5)
     assert len(list(splits.train)) == 1
     reasons = sorted(
@@ -101,7 +104,8 @@ def test_scenes_that_cannot_be_used_are_counted(tmp_path):
     ]
     assert reasons[4][0] == "4.png"
     assert "its mask cannot be read" in reasons[4][1]
-    with pytest.raises(ConfigError, match="5 of 7 images cannot be used"):
+    assert reasons[5] == ("5.png", "its mask has numbers outside 0 to 255")
+    with pytest.raises(ConfigError, match="6 of 8 images cannot be used"):
         splits.skipped.check()
 
 

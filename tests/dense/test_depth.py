@@ -162,6 +162,44 @@ def test_a_step_changes_all_weights():
     )
 
 
+def test_two_replicas_are_one(mirrored):
+    """Also where one replica has the greatest error."""
+    images, depths = batch()
+    depths[3, 9, 9] = 60
+    weights = None
+    for strategy in (tf.distribute.get_strategy(), mirrored):
+        with strategy.scope():
+            keras.utils.set_random_seed(1)
+            model = DepthNetwork(encoder(), 4.0, total_steps=2)
+            model.compile(Nesterov(0.01, weight_decay=1e-4))
+        data = tf.data.Dataset.from_tensor_slices((images, depths)).repeat()
+        data = data.batch(4, drop_remainder=True)
+        model.fit(data, steps_per_epoch=2, verbose=0)
+        if weights is None:
+            weights = model.get_weights()
+    for one, two in zip(weights, model.get_weights()):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=2e-5)
+
+
+def test_predictions_are_at_the_scale_of_training():
+    """Twice the size, the same depths but for the resizing."""
+    smooth = np.linspace(0, 1, 40)[:, None, None] * np.ones((40, 40, 3))
+    twice = np.repeat(np.repeat(smooth, 2, 0), 2, 1)[None].astype(np.float32)
+    model = DepthNetwork(encoder(), 4.0, size=(38, 38))
+    small = model.predictions(smooth[None].astype(np.float32))["depth"][0]
+    large = model.predictions(twice)["depth"][0]
+    assert large.shape == (80, 80)
+    halved = tf.reshape(large, [40, 2, 40, 2]).numpy().mean((1, 3))
+    np.testing.assert_allclose(halved, small, rtol=0.02)
+    as_is = DepthNetwork(model.encoder, 4.0)
+    as_is.set_weights(model.get_weights())
+    np.testing.assert_allclose(
+        as_is.predictions(smooth[None].astype(np.float32))["depth"][0],
+        small,
+        rtol=1e-5,
+    )
+
+
 def test_predictions_are_above_0():
     model = DepthNetwork(encoder())
     images, _ = batch()
