@@ -15,11 +15,14 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, run, tiny_encoder
 from generated_scenes import (
+    scene,
     write_depth,
     write_detection,
     write_segmentation,
 )
 
+from byol_tf import evaluate_dense
+from byol_tf.config import ConfigError
 from byol_tf.main import main
 
 FLAGS = (
@@ -129,6 +132,120 @@ def test_what_was_left_out_is_counted(encoder_file, data):
     notes = " ".join(results(encoder_file)["detection"]["notes"])
     assert "1 of 9 images and 1 objects could not be used" in notes
     assert "of 9 images and 1 obj" in (folder / "report.md").read_text()
+
+
+@pytest.fixture
+def begun(encoder_file, data, monkeypatch):
+    """Flags -> the network that the job would train, and its batches."""
+
+    def begin(task, *flags):
+        noted = []
+
+        def stop(model, batches, *_):
+            noted.append((model, batches(0, 0, 1)))
+            raise ConfigError("That is enough.")
+
+        monkeypatch.setattr(evaluate_dense, "train", stop)
+        flags = ["--dense_size=32", f"--protocols={task}", *flags, *data]
+        flags = [f"--run_dir={encoder_file.parent}", *flags]
+        assert main(["main.py", "--mode=evaluate", *flags]) == 2
+        (found,) = noted
+        return found
+
+    return begin
+
+
+def rates(model, *steps) -> list[float]:
+    found = []
+    for step in steps:
+        model.optimizer.iterations.assign(step)
+        found.append(float(model.optimizer.learning_rate))
+    return found
+
+
+@pytest.mark.parametrize(
+    "task, steps, half, weight_decay",
+    [
+        ("segmentation", 33000, 0.0015, 1e-4),
+        ("detection", 24000, 0.01, 1e-4),
+        ("depth", 7500, 0.08, 5e-4),
+    ],
+)
+def test_the_rate_is_in_proportion_to_the_batch(
+    begun, task, steps, half, weight_decay
+):
+    """Half of the published batch, and else the published recipe."""
+    size = 128 if task == "depth" else 8
+    model, batches = begun(task, f"--dense_batch_size={size}")
+    assert rates(model, 0) == [pytest.approx(half)]
+    assert model.total_steps == steps
+    assert model.optimizer.l2_weight_decay == weight_decay
+    assert batches.element_spec[0].shape[0] == size
+
+
+def test_flags_stand_for_the_recipe(begun):
+    flags = (
+        *("--dense_batch_size=2", "--dense_rate=0.5", "--dense_steps=110"),
+        *("--dense_weight_decay=0.25", "--dense_warmup=10"),
+    )
+    model, batches = begun("depth", *flags)
+    # A straight line, and half of a cosine.
+    expected = [0, 0.25, 0.5, 0.25, 0]
+    np.testing.assert_allclose(
+        rates(model, 0, 5, 10, 60, 110), expected, atol=1e-7
+    )
+    assert model.optimizer.l2_weight_decay == 0.25
+    assert model.total_steps == 110
+    images, depths = next(iter(batches))
+    assert images.shape == (2, 32, 32, 3) and depths.shape == (2, 32, 32)
+    model, _ = begun("segmentation", *flags)
+    expected = [0.0005, 0.5 * 0.5005, 0.5, 0.5, 0.05, 0.005]
+    np.testing.assert_allclose(
+        rates(model, 0, 5, 10, 76, 77, 99), expected, rtol=1e-5
+    )
+
+
+def test_depth_begins_with_the_mean(begun):
+    model, _ = begun("depth", "--dense_batch_size=2")
+    expected = np.mean([scene(number, 32).depth for number in range(6)])
+    assert float(model.output_conv.bias[0]) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection", "depth"])
+def test_the_seed_decides(begun, task):
+    """What the network begins with, and what it sees."""
+    found = []
+    for seed in (1, 1, 2):
+        model, batches = begun(task, "--dense_batch_size=4", f"--seed={seed}")
+        new = model.weights[len(model.encoder.weights) :]
+        found.append(([w.numpy() for w in new], next(iter(batches))[0].numpy()))
+    (weights, images), (same, same_images), (others, other_images) = found
+    for one, another in zip(weights, same):
+        np.testing.assert_array_equal(one, another)
+    np.testing.assert_array_equal(images, same_images)
+    assert any(np.any(one != another) for one, another in zip(weights, others))
+    assert images.shape != other_images.shape or np.any(images != other_images)
+
+
+@pytest.mark.parametrize("encoder", ["frozen", "finetuned"])
+def test_only_a_frozen_encoder_stays(encoder_file, data, monkeypatch, encoder):
+    """Bit by bit, BatchNorm's statistics with it."""
+    trained = []
+
+    def noted(model, *_):
+        trained.append(model)
+        return 0.0
+
+    monkeypatch.setattr(evaluate_dense, "export_dense_model", noted)
+    flags = ("--protocols=segmentation", f"--dense_encoder={encoder}")
+    assert evaluate(encoder_file, *flags, *data) == 0
+    before = keras.saving.load_model(encoder_file).get_weights()
+    (model,) = trained
+    changed = [
+        np.any(old != new)
+        for old, new in zip(before, model.encoder.get_weights(), strict=True)
+    ]
+    assert not any(changed) if encoder == "frozen" else all(changed)
 
 
 SERVED = """

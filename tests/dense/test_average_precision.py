@@ -66,6 +66,13 @@ def test_one_object_is_found_once():
     assert figures["voc_ap50"] == pytest.approx((6 + 5 * 2 / 3) / 11)
 
 
+@pytest.mark.parametrize("before, expected", [(99, 1 / 100), (100, 0)])
+def test_a_hundred_of_an_image_count(before, expected):
+    detections = [(AWAY, 0.9)] * before + [(HERE, 0.5)]
+    figures = values([truth(HERE)], [found(*detections)])
+    assert figures["ap50"] == pytest.approx(expected)
+
+
 def test_overlap_decides():
     """With 0.72 of overlap it is right at 0.5, 0.55, … 0.7: 5 of 10."""
     figures = values([truth(HERE)], [found(((0, 0, 10, 7.2), 0.9))])

@@ -9,6 +9,7 @@ import byol_tf
 from byol_tf.dense.depth import (
     FIGURES,
     LEAST,
+    Depth,
     DepthNetwork,
     UpProjection,
     errors,
@@ -73,6 +74,21 @@ def test_published_size():
     assert model.reduction.filters == 1024
     assert [b.channels for b in model.up_projections] == [512, 256, 128, 64]
     assert model(np.zeros((1, 64, 96, 3), np.uint8)).shape == (1, 64, 96)
+
+
+def test_published_recipe():
+    recipe = Depth().recipe
+    assert (recipe.steps, recipe.batch_size, recipe.rate) == (7500, 256, 0.16)
+    assert (recipe.weight_decay, recipe.size) == (5e-4, (228, 304))
+    schedule = recipe.schedule(recipe.rate, recipe.steps, 0)
+    rates = [float(schedule(step)) for step in (0, 2500, 3750, 7500)]
+    np.testing.assert_allclose(rates, [0.16, 0.12, 0.08, 0], atol=1e-7)
+
+
+def test_usual_depth_is_the_beginning():
+    model = DepthNetwork(encoder(), 4.25)
+    model.output_conv.kernel.assign(tf.zeros_like(model.output_conv.kernel))
+    np.testing.assert_array_equal(model(batch()[0]), np.full((4, 32, 32), 4.25))
 
 
 def test_reverse_huber_by_hand():
@@ -149,6 +165,24 @@ def test_crops_keep_image_and_depth_together():
             assert same.mean() > 0.75  # Edges are interpolated.
         tops.add(tuple(depth[:, 0]))
     assert len(tops) > 3
+
+
+def test_each_channel_has_a_gain_of_its_own():
+    scene = {
+        "image": np.full((30, 40, 3), 100, np.uint8),
+        "depth": np.ones((30, 40), np.float32),
+    }
+    gains = []
+    for number in range(200):
+        image, _ = random_crop(scene, np.random.default_rng(number), 20, 24)
+        assert (image == image[0, 0]).all()
+        gains.append(image[0, 0] / 100)
+    gains = np.array(gains)
+    assert 0.79 <= gains.min() < 0.82 and 1.18 < gains.max() <= 1.2
+    # Uniform, and each drawn alone.
+    np.testing.assert_allclose(gains.mean(axis=0), 1, atol=0.03)
+    np.testing.assert_allclose(gains.std(axis=0), 0.4 / 12**0.5, rtol=0.15)
+    np.testing.assert_allclose(np.corrcoef(gains.T), np.eye(3), atol=0.25)
 
 
 def test_a_step_changes_all_weights():

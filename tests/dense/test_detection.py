@@ -109,6 +109,8 @@ def test_batches_are_padded_and_go_on(tmp_path):
 
 def test_published_recipe():
     recipe = TASK.recipe
+    assert (recipe.steps, recipe.batch_size) == (24000, 16)
+    assert (recipe.weight_decay, recipe.size) == (1e-4, (800, 1333))
     schedule = recipe.schedule(recipe.rate, recipe.steps, 100)
     rates = [float(schedule(step)) for step in (100, 17999, 18000, 22000)]
     np.testing.assert_allclose(rates, [0.02, 0.02, 0.002, 0.0002], rtol=1e-5)

@@ -9,9 +9,15 @@ import pytest
 import tensorflow as tf
 
 import byol_tf
-from byol_tf.dense.anchors import NEGATIVE, NEITHER, POSITIVE
+from byol_tf.dense import faster_rcnn
+from byol_tf.dense.anchors import NEGATIVE, NEITHER, POSITIVE, anchors_on
 from byol_tf.dense.boxes import encode, iou
-from byol_tf.dense.faster_rcnn import Counts, FasterRCNN, resized_to
+from byol_tf.dense.faster_rcnn import (
+    Counts,
+    FasterRCNN,
+    _detections,
+    resized_to,
+)
 from byol_tf.dense.proposals import (
     best_proposals,
     proposal_losses,
@@ -215,6 +221,105 @@ def test_draws_decide_what_is_sampled():
     assert losses_of(model, (*inputs[:-1], inputs[-1] + 1)) != first
 
 
+def numbers_learned(model, boxes) -> dict[str, tuple[int, int]]:
+    """How many positive and negative anchors and regions of an image count.
+
+    A network that is as sure as 40 of the same everywhere loses 40 where it is
+    wrong, and nothing where it is right.
+    """
+    inputs = (
+        tf.zeros([1, 48, 64, 3]),
+        tf.constant([[48.0, 64]]),
+        tf.constant(boxes[None]),
+        tf.ones([1, len(boxes)], tf.int32),
+        tf.constant([5]),
+    )
+    objectness, classes = model.proposal_network.logits, model.classifier
+    for layer in (objectness, classes):
+        layer.kernel.assign(tf.zeros_like(layer.kernel))
+    found = []
+    for sure in (-40.0, 40.0):
+        objectness.bias.assign(tf.fill(objectness.bias.shape, sure))
+        classes.bias.assign([0, sure])
+        losses = losses_of(model, inputs)
+        found.append(
+            (
+                losses["objectness"] * model.counts.anchors / 40,
+                losses["classes"] * model.counts.regions / 40,
+            )
+        )
+    anchors, regions = np.round(np.transpose(found), 3).tolist()
+    return {"anchors": tuple(anchors), "regions": tuple(regions)}
+
+
+def test_published_overlaps_of_anchors():
+    """0.7 is positive, as is the best of each box; below 0.3 is negative."""
+    counts = (4096, 16, 100, 40, 100, 30)
+    model = FasterRCNN.on(encoder(), 1, size=(48, 80), counts=counts)
+    anchors = anchors_on([6, 8], 8, model.anchor_sizes)
+    random = np.random.default_rng(0)
+    corner = random.uniform(0, 30, size=(30, 2))
+    sides = random.uniform(3, 30, size=(30, 2))
+    boxes = np.concatenate([corner, corner + sides], axis=1)
+    # Of the largest anchors the next ones overlap these by 0.72 and 0.68.
+    between = np.array([[20, 31], [36, 30.2]])
+    half = model.anchor_sizes[-1] / 2
+    squares = np.concatenate([between - half, between + half], axis=1)
+    boxes = np.concatenate([boxes, squares]).astype(np.float32)
+    overlaps = iou(anchors, boxes).numpy()
+    most = overlaps.max(axis=1)
+    best = ((overlaps == overlaps.max(axis=0)) & (overlaps > 0)).any(axis=1)
+    for low, high in ((0.28, 0.3), (0.3, 0.32), (0.67, 0.7), (0.7, 0.73)):
+        assert (~best & (low < most) & (most < high)).any()
+    assert (best & (most < 0.7)).any()
+    positive = best | (most >= 0.7)
+    negative = ~positive & (most < 0.3)
+    found = numbers_learned(model, boxes)
+    assert found["anchors"] == (positive.sum(), negative.sum())
+
+
+AWAY = np.float32([[30, 30, 46, 60]])
+
+
+def given_proposals(monkeypatch, proposals):
+    """What the network proposes of an image."""
+    there = tf.ones([1, len(proposals)], tf.bool)
+    monkeypatch.setattr(
+        faster_rcnn,
+        "best_proposals",
+        lambda *_: (tf.constant(proposals[None]), there),
+    )
+
+
+def test_published_overlap_of_regions(monkeypatch):
+    """0.5 is positive, and less negative; a true box is a region too."""
+    box = np.float32([[0, 0, 20, 20]])
+    shares = [0.1, 0.45, 0.48, 0.49, 0.51, 0.55]
+    proposals = np.repeat(box, len(shares), axis=0)
+    proposals[:, 3] *= np.float32(shares)
+    given_proposals(monkeypatch, np.concatenate([proposals, *[AWAY] * 10]))
+    counts = (64, 16, 100, 40, 100, 30)
+    model = FasterRCNN.on(encoder(), 1, size=(48, 80), counts=counts)
+    assert numbers_learned(model, box)["regions"] == (3, 13)
+    # Of a box that nothing meets, itself alone.
+    given_proposals(monkeypatch, np.repeat(AWAY, 20, axis=0))
+    assert numbers_learned(model, box)["regions"] == (1, 15)
+
+
+def test_published_shares_of_positive_ones(monkeypatch):
+    """Half of the anchors, and a quarter of the regions, at most."""
+    counts = (16, 16, 100, 40, 100, 30)
+    model = FasterRCNN.on(encoder(), 1, size=(48, 80), counts=counts)
+    anchors = anchors_on([6, 8], 8, model.anchor_sizes)
+    boxes = anchors.numpy()[300:400:5]
+    proposals = np.concatenate([boxes, np.repeat(AWAY, 20, axis=0)])
+    given_proposals(monkeypatch, proposals)
+    assert numbers_learned(model, boxes) == {
+        "anchors": (8, 8),
+        "regions": (4, 12),
+    }
+
+
 def test_gradients_reach_all_of_the_encoder():
     model = network()
     with tf.GradientTape() as tape:
@@ -311,6 +416,30 @@ def test_predictions_by_hand():
         assert np.all(scores[:2] > 0.9)
         assert np.all(labels[2:] == -1) and np.all(scores[2:] == 0)
         assert np.all(boxes[2:] == 0)
+
+
+def test_classes_do_not_suppress_each_other():
+    boxes = tf.constant([[0.0, 0, 20, 20], [0, 0, 20, 19], [0, 0, 20, 9]])
+    boxes = tf.repeat(boxes[:, None], 2, axis=1)
+    scores = tf.constant([[0.9, 0.6], [0.8, 0.7], [0.3, 0.04]])
+    found, scores, labels = _detections((boxes, scores))
+    np.testing.assert_allclose(scores[:4], [0.9, 0.7, 0.3, 0])
+    assert labels[:4].numpy().tolist() == [0, 1, 0, -1]
+    assert found[:3, 3].numpy().tolist() == [20, 19, 9]
+
+
+def test_the_best_hundred_detections_of_all_classes():
+    left = 10 * np.arange(150, dtype=np.float32)
+    boxes = np.stack([0 * left, left, 0 * left + 9, left + 9], axis=1)
+    boxes = np.repeat(boxes[:, None], 2, axis=1)
+    scores = np.random.default_rng(0).permutation(300).reshape(150, 2)
+    scores = np.float32(0.1 + scores / 1000)
+    found = _detections((tf.constant(boxes), tf.constant(scores)))
+    assert [len(part) for part in found] == [100] * 3
+    expected = np.argsort(-scores.ravel())[:100]
+    np.testing.assert_array_equal(found[0], boxes.reshape(300, 4)[expected])
+    np.testing.assert_array_equal(found[1], scores.ravel()[expected])
+    np.testing.assert_array_equal(found[2], expected % 2)
 
 
 def test_predictions_lie_in_the_image_by_falling_score():

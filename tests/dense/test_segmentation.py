@@ -8,7 +8,13 @@ from sklearn.metrics import jaccard_score
 
 import byol_tf
 from byol_tf.data.segmentation_sets import IGNORED
-from byol_tf.dense.segmentation import FCN, mean_iou, overlaps, scaled_crop
+from byol_tf.dense.segmentation import (
+    FCN,
+    Segmentation,
+    mean_iou,
+    overlaps,
+    scaled_crop,
+)
 from byol_tf.optim.nesterov import Nesterov
 
 
@@ -42,6 +48,30 @@ def test_published_size():
     convolutions = 9 * 2048 * 256 + 9 * 256 * 256 + 256 * 21 + 21
     norms = 2 * (4 * 256 + 1)
     assert own == convolutions + norms
+
+
+def test_published_dilation():
+    """A convolution sees its own place and those at a distance of 6."""
+    for conv in FCN.on(encoder(), 3).convs:
+        spot = np.zeros((1, 15, 15, conv.kernel.shape[2]), np.float32)
+        spot[:, 7, 7] = 1
+        seen = np.any(np.asarray(conv(spot))[0] != 0, axis=-1)
+        expected = np.zeros((15, 15), bool)
+        expected[1::6, 1::6] = True
+        np.testing.assert_array_equal(seen, expected)
+
+
+def test_published_recipe():
+    """MoCo's: 50 epochs of 10,582 images."""
+    recipe = Segmentation().recipe
+    assert recipe.steps == pytest.approx(50 * 10582 / 16, rel=0.01)
+    assert (recipe.batch_size, recipe.rate) == (16, 0.003)
+    assert (recipe.weight_decay, recipe.size) == (1e-4, (513, 513))
+    schedule = recipe.schedule(recipe.rate, 1000, 0)
+    rates = [float(schedule(step)) for step in (0, 699, 700, 899, 900, 999)]
+    np.testing.assert_allclose(
+        rates, [3e-3, 3e-3, 3e-4, 3e-4, 3e-5, 3e-5], rtol=1e-5
+    )
 
 
 def test_logits_have_the_image_s_size():

@@ -138,6 +138,83 @@ def test_network_equals_numpy(float64, bottleneck):
     np.testing.assert_allclose(encoder(images), x.mean((1, 2)), rtol=1e-10)
 
 
+def test_feature_maps_of_resnet50():
+    encoder = byol_tf.ResNet(50)
+    assert encoder.strides == (4, 8, 16, 32)
+    maps = encoder.feature_maps(np.zeros((1, 64, 96, 3)))
+    assert [tuple(x.shape) for x in maps] == [
+        (1, 16, 24, 256),
+        (1, 8, 12, 512),
+        (1, 4, 6, 1024),
+        (1, 2, 3, 2048),
+    ]
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+@pytest.mark.parametrize(
+    "output_stride, strides, dilations",
+    [
+        (None, (1, 2, 2, 2), (1, 1, 1, 1)),
+        (32, (1, 2, 2, 2), (1, 1, 1, 1)),
+        (16, (1, 2, 2, 1), (1, 1, 1, 2)),
+        (8, (1, 2, 1, 1), (1, 1, 2, 4)),
+        (4, (1, 1, 1, 1), (1, 2, 4, 8)),
+    ],
+)
+def test_dilations_stand_for_strides(
+    output_stride, strides, dilations, bottleneck
+):
+    encoder = byol_tf.ResNet(
+        blocks=(2, 2, 2, 2),
+        channels=(4, 4, 4, 4),
+        bottleneck=bottleneck,
+        stem_channels=4,
+        output_stride=output_stride,
+    )
+    maps = encoder.feature_maps(np.zeros((1, 64, 64, 3)))
+    assert [64 // x.shape[1] for x in maps] == list(encoder.strides)
+    assert encoder.strides == tuple(4 * np.cumprod(strides))
+    for number, block in enumerate(encoder.residual_blocks):
+        group, place = divmod(number, 2)
+        stride = 1 if place else strides[group]
+        assert np.prod([conv.strides[0] for conv in block.convs]) == stride
+        if block.projection:
+            assert block.shortcut_conv.strides == (stride, stride)
+        assert [conv.dilation_rate[0] for conv in block.convs] == [
+            dilations[group] if conv.kernel_size == (3, 3) else 1
+            for conv in block.convs
+        ]
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+@pytest.mark.parametrize("output_stride, step", [(2, 2), (1, 4)])
+def test_dilated_group_equals_numpy(float64, output_stride, step, bottleneck):
+    """Of every `step`th place it sees only every `step`th one, as undilated."""
+    arguments = dict(
+        blocks=(1, 1, 2),
+        channels=(8, 8, 12),
+        bottleneck=bottleneck,
+        stem="cifar",
+        stem_channels=4,
+    )
+    strided = byol_tf.ResNet(**arguments)
+    encoder = byol_tf.ResNet(**arguments, output_stride=output_stride)
+    for weight in strided.trainable_variables:
+        weight.assign_add(0.1 * tf.random.normal(weight.shape, dtype="float64"))
+    encoder.set_weights(strided.get_weights())
+    images = np.random.RandomState(1).rand(2, 16, 16, 3)
+    _, before, after = encoder.feature_maps(images)
+    assert after.shape == (2, *[16 // output_stride] * 2, 12)
+    for i in range(step):
+        for j in range(step):
+            x = before[:, i::step, j::step].numpy()
+            for block in encoder.residual_blocks[2:]:
+                x = numpy_block(block, x)
+            np.testing.assert_allclose(
+                after[:, i::step, j::step], x, rtol=1e-10, atol=1e-12
+            )
+
+
 def test_initial_distribution_is_the_official_one():
     encoder = byol_tf.ResNet(18)
     for conv in (
@@ -190,6 +267,7 @@ def test_gray_images_are_three_equal_channels():
         (dict(depth=18, blocks=(1, 1)), "either a depth"),
         (dict(depth=18, bottleneck=True), "either a depth"),
         (dict(blocks=(1,), channels=(6,), bottleneck=True), "divisible by 4"),
+        (dict(depth=18, output_stride=2), "less than the stem's stride, 4"),
     ],
 )
 def test_impossible_networks_are_refused(arguments, message):
