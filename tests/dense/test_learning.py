@@ -15,6 +15,7 @@ from generated_scenes import (
 from byol_tf.config import Config
 from byol_tf.data.depth_sets import open_depth
 from byol_tf.data.detection_sets import open_detection
+from byol_tf.data.segmentation_sets import open_segmentation
 from byol_tf.dense.average_precision import Found, Truth, average_precision
 
 
@@ -71,7 +72,6 @@ def copied(source, target) -> None:
 
 @pytest.mark.slow
 def test_segmentation(pretrained, tmp_path):
-    """The background alone, everywhere, has a mIoU of 0.21."""
     scenes = tmp_path / "scenes"
     write_segmentation(scenes, 2000, 100)
     found = figures(
@@ -84,23 +84,32 @@ def test_segmentation(pretrained, tmp_path):
         "--dense_rate=0.3",
     )
     assert found["miou"] > 0.6
+    assert background_alone(scenes) < 0.25
+
+
+def background_alone(scenes) -> float:
+    """mIoU of the class 0 everywhere."""
+    splits = open_segmentation(Config(segmentation_data=f"folder:{scenes}"))
+    shares = [np.mean(scene["mask"] == 0) for scene in splits.test]
+    return np.mean(shares) / len(splits.class_names)
 
 
 @pytest.mark.slow
 def test_segmentation_of_eight_images_by_heart(pretrained, tmp_path):
+    """Of a size at which the soft edges of objects are a small part."""
     scenes = tmp_path / "scenes"
-    write_segmentation(scenes, 8, 1)
+    write_segmentation(scenes, 8, 1, size=128)
     copied(scenes / "train", scenes / "test")
     found = figures(
         pretrained,
         tmp_path,
         "segmentation",
         f"folder:{scenes}",
-        "--dense_size=64",
-        "--dense_steps=400",
+        "--dense_size=128",
+        "--dense_steps=500",
         "--dense_rate=0.2",
     )
-    assert found["miou"] > 0.8
+    assert found["miou"] > 0.9
 
 
 @pytest.mark.slow
@@ -191,7 +200,6 @@ def usual_depth(scenes) -> float:
 
 @pytest.mark.slow
 def test_depth_of_eight_images_by_heart(pretrained, tmp_path):
-    """Of a size at which the soft edges of objects are a small part."""
     scenes = tmp_path / "scenes"
     write_depth(scenes, 8, 1, size=128)
     copied(scenes / "train", scenes / "test")
@@ -204,4 +212,4 @@ def test_depth_of_eight_images_by_heart(pretrained, tmp_path):
         "--dense_steps=1000",
         "--dense_rate=0.05",
     )
-    assert found["delta1"] > 0.93
+    assert found["delta1"] > 0.9
