@@ -46,7 +46,7 @@ def lightly_pairs(inputs: list, size: int) -> Callable[[float], float] | None:
     import torch
 
     torch.set_num_threads(1)
-    _declare_torchvision_operations()
+    declare_torchvision_operations()
     from lightly.transforms.byol_transform import (
         BYOLTransform,
         BYOLView1Transform,
@@ -73,7 +73,7 @@ def lightly_pairs(inputs: list, size: int) -> Callable[[float], float] | None:
 
 
 @functools.cache
-def _declare_torchvision_operations() -> None:
+def declare_torchvision_operations() -> None:
     """Lets a torchvision be imported whose compiled part does not fit torch.
 
     There is none for a torch without CUDA on the registry.

@@ -1,0 +1,37 @@
+"""Convolutions whose output is a single place."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from byol_tf.model.convolution import Convolution
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 2), (3, 1), (4, 4)])
+def test_it_is_tensorflows(float64, kernel, stride, size):
+    layer = Convolution(5, kernel, stride, padding="same", use_bias=False)
+    images = tf.constant(np.random.default_rng(0).normal(size=(3, *size, 4)))
+    layer.build(images.shape)
+    weights = tf.convert_to_tensor(layer.kernel)
+
+    def gradients(function):
+        with tf.GradientTape() as tape:
+            tape.watch([images, weights])
+            outputs = function()
+            loss = tf.reduce_sum(tf.square(outputs))
+        return outputs, tape.gradient(loss, images)
+
+    expected = gradients(lambda: tf.nn.conv2d(images, weights, stride, "SAME"))
+    for one, other in zip(gradients(lambda: layer(images)), expected):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(layer(images)))
+    found = tape.gradient(loss, layer.kernel.value)
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        loss = tf.reduce_sum(
+            tf.square(tf.nn.conv2d(images, weights, stride, "SAME"))
+        )
+    np.testing.assert_allclose(found, tape.gradient(loss, weights), atol=1e-11)
