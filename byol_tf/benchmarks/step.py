@@ -138,7 +138,6 @@ def measured(
     }
     if modes:
         fastest = min((f"lightly {m}" for m in modes), key=median.get)
-        best = min(PRECISIONS, key=median.get)
         found["against_lightly"] = {
             "fastest": fastest,
             **{
@@ -147,11 +146,6 @@ def measured(
                 )
                 for name in PRECISIONS
             },
-            "float32 to float32": _ratio(
-                seconds["float32"],
-                seconds[f"lightly {modes[0]}"],
-            ),
-            "ours": best,
         }
     return found
 
