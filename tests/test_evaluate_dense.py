@@ -95,6 +95,7 @@ def test_both(encoder_file, data, capfd):
     assert results(encoder_file) == found
 
 
+@pytest.mark.slow
 def test_a_result_has_its_own_sheet_and_network(encoder_file, data):
     flags = ("--protocols=segmentation", data[0])
     first = {}
@@ -117,6 +118,7 @@ def test_a_result_has_its_own_sheet_and_network(encoder_file, data):
     assert results(encoder_file)["segmentation"]["rows"] != again["rows"]
 
 
+@pytest.mark.slow
 def test_what_was_left_out_is_counted(encoder_file, data):
     """A list of what pretraining passed over does not count."""
     folder = encoder_file.parent

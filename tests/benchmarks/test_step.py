@@ -13,6 +13,7 @@ from byol_tf.model.resnet import ResNet
 SMALL = dict(depth=18, size=32, batch=2, hidden=16, projection=8)
 
 
+@pytest.mark.slow
 def test_operations_of_the_graph_are_those_that_are_counted():
     """But for taps in the padding, which only the count has."""
     found = OurStep(**{**SMALL, "size": 96}).flops()
@@ -45,6 +46,7 @@ def test_two_contestants():
         contestant.close()
 
 
+@pytest.mark.slow
 def test_a_contestant_that_fails():
     contestant = Contestant("byol_tf.benchmarks.our_step", {"depth": 19})
     with pytest.raises(RuntimeError, match="exit code 1"):

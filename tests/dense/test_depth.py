@@ -196,6 +196,7 @@ def test_a_step_changes_all_weights():
     )
 
 
+@pytest.mark.slow
 def test_two_replicas_are_one(mirrored):
     """Also where one replica has the greatest error."""
     images, depths = batch()
