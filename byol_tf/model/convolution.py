@@ -5,13 +5,16 @@ import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
-class Convolution(keras.layers.Conv2D):
-    """Keras's `Conv2D`; where the output is a single place, a matrix product.
+class Conv2D(keras.layers.Conv2D):
+    """Keras's; where the output is a single place, a matrix product.
 
     A 3x3 kernel on a map of one place has eight taps in the padding, and small
     images come to such maps: of ResNet-18 on 32 pixels these are half of the
     arithmetic. The taps that meet the map are multiplied with it, the others
     are left out, and their gradient is 0, as it is in the convolution.
+
+    Keras names what it saves by the class: of this name, files that were saved
+    with its own layer can be loaded.
     """
 
     def call(self, inputs):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from byol_tf.model.batch_free import StandardizedConv2D
 from byol_tf.model.batch_free import normalization as normalization_layer
-from byol_tf.model.convolution import Convolution
+from byol_tf.model.convolution import Conv2D
 from byol_tf.model.initializers import fan_in_truncated_normal
 from byol_tf.model.recompute import recomputed
 
@@ -49,7 +49,7 @@ def conv(
     Its kernel is standardised where a group normalisation follows.
     """
     groups = normalization == "group"
-    return (StandardizedConv2D if groups else Convolution)(
+    return (StandardizedConv2D if groups else Conv2D)(
         filters,
         kernel_size,
         strides,

@@ -1,17 +1,19 @@
 """Convolutions whose output is a single place."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_tf.model.convolution import Convolution
+from byol_tf.model import resnet
+from byol_tf.model.convolution import Conv2D
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 2), (3, 1), (4, 4)])
 def test_it_is_tensorflows(float64, kernel, stride, size):
-    layer = Convolution(5, kernel, stride, padding="same", use_bias=False)
+    layer = Conv2D(5, kernel, stride, padding="same", use_bias=False)
     images = tf.constant(np.random.default_rng(0).normal(size=(3, *size, 4)))
     layer.build(images.shape)
     weights = tf.convert_to_tensor(layer.kernel)
@@ -35,3 +37,16 @@ def test_it_is_tensorflows(float64, kernel, stride, size):
             tf.square(tf.nn.conv2d(images, weights, stride, "SAME"))
         )
     np.testing.assert_allclose(found, tape.gradient(loss, weights), atol=1e-11)
+
+
+def test_files_of_keras_s_own_layer_can_be_loaded(tmp_path, monkeypatch):
+    options = dict(blocks=(1, 1), channels=(8, 16), stem_channels=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(resnet, "Conv2D", keras.layers.Conv2D)
+        before = resnet.ResNet(**options)
+    assert type(before.initial_conv) is keras.layers.Conv2D
+    before.save(tmp_path / "encoder.keras")
+    loaded = keras.saving.load_model(tmp_path / "encoder.keras")
+    assert type(loaded.initial_conv) is Conv2D
+    for one, other in zip(before.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
