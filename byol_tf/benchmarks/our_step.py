@@ -43,7 +43,6 @@ class OurStep:
       optimizer: "lars", or "sgd" for Keras's with the same momentum.
       augmented: whether a step begins with images, in uint8, or with views.
       normalization: see `ResNet`.
-      recompute: see `ResNet`.
     """
 
     def __init__(
@@ -57,12 +56,10 @@ class OurStep:
         optimizer: str = "lars",
         augmented: bool = False,
         normalization: str = "batch",
-        recompute: bool = False,
     ):
         self.model = BYOL(
             ResNet(
                 depth,
-                recompute=recompute,
                 normalization=normalization,
                 dtype=precision,
             ),

@@ -1,8 +1,6 @@
 """What this machine can do: matrix products and convolutions a second."""
 
-import json
 import statistics
-import sys
 import time
 
 import tensorflow as tf
@@ -16,7 +14,6 @@ _IMAGES, _MAP, _CHANNELS = 32, 28, 128
 
 def main() -> None:
     """A contestant that is asked for `rates`."""
-    json.loads(sys.argv[1])
     answer({"rates": rates})
 
 

@@ -48,7 +48,6 @@ def measured(folder: pathlib.Path, steps: int) -> dict:
     state, batch = arrays[:count], arrays[count:]
     losses, seconds = [], []
     for _ in range(len(record["losses"]) + steps):
-        start = time.perf_counter()
         # The last ones stand for what the program captured and never reads;
         # it may take their memory, and so they are made anew.
         unread = [jax.numpy.zeros_like(array) for array in arrays[:count]]

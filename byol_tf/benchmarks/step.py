@@ -4,7 +4,7 @@
 
 Prints JSON. For each network and batch: milliseconds and images a second of our
 whole step, in each precision, with and without its augmentation; what it would
-take with plain SGD in the place of LARS; the times of its parts; how many
+take with SGD, of the same momentum, for LARS; the times of its parts; how many
 floating-point operations its graph has, and what share that is of this
 machine's own rate of matrix products and of convolutions; and the most memory
 it took. Where lightly is installed (`requirements-bench.txt`) the step of its
