@@ -190,14 +190,13 @@ def _run_protocol(
             splits.skipped.check,
             kept.write,
         )
-        figures = task.figures(model, splits, used.size)
+        figures = task.figures(model, splits)
         splits.skipped.check()
         first = list(itertools.islice(splits.test, _DRAWN))
         task.draw(
             model,
             first,
             splits.class_names,
-            used.size,
             sheet,
         )
         difference = export_dense_model(model, saved_model, first[0]["image"])

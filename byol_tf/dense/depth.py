@@ -361,7 +361,7 @@ class Depth(DenseTask):
             tf.TensorSpec(size, tf.float32),
         )
 
-    def figures(self, model, splits, size):
+    def figures(self, model, splits):
         """Of whole images, at their size."""
         found = [
             errors(_depth(model, scene["image"]), scene["depth"])
@@ -372,7 +372,7 @@ class Depth(DenseTask):
             for name, figure in FIGURES.items()
         }
 
-    def draw(self, model, scenes, class_names, size, path):
+    def draw(self, model, scenes, class_names, path):
         scene_sheets.draw_depths(
             [
                 (s["image"], s["depth"], _depth(model, s["image"]))

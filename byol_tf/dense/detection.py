@@ -99,7 +99,7 @@ class Detection(DenseTask):
             tf.TensorSpec([], tf.int32),
         )
 
-    def figures(self, model, splits, size):
+    def figures(self, model, splits):
         """Average precision; boxes are in pixels of the images as they are."""
         truths, found = [], []
         for scene in with_progress(splits.test, "detection, test"):
@@ -109,7 +109,7 @@ class Detection(DenseTask):
             found.append(detected(model, scene["image"]))
         return average_precision(truths, found)
 
-    def draw(self, model, scenes, class_names, size, path):
+    def draw(self, model, scenes, class_names, path):
         scene_sheets.draw_boxes(
             [
                 (

@@ -246,7 +246,7 @@ class Segmentation(DenseTask):
             tf.TensorSpec(size, tf.uint8),
         )
 
-    def figures(self, model, splits, size):
+    def figures(self, model, splits):
         """mIoU; every image has its own size and is looked at as a whole."""
         classes = len(splits.class_names)
         found = [
@@ -255,7 +255,7 @@ class Segmentation(DenseTask):
         ]
         return {"miou": bootstrapped(mean_iou, found)}
 
-    def draw(self, model, scenes, class_names, size, path):
+    def draw(self, model, scenes, class_names, path):
         scene_sheets.draw_masks(
             [
                 (s["image"], s["mask"], _classes(model, s["image"]))

@@ -126,7 +126,7 @@ class DenseTask:
         raise NotImplementedError
 
     def figures(
-        self, model: DenseModel, splits: SceneSplits, size: tuple[int, int]
+        self, model: DenseModel, splits: SceneSplits
     ) -> dict[str, Estimate]:
         """Metric -> figure, of all test scenes."""
         raise NotImplementedError
@@ -136,7 +136,6 @@ class DenseTask:
         model: DenseModel,
         scenes: Sequence[Scene],
         class_names: Sequence[str],
-        size: tuple[int, int],
         path: pathlib.Path,
     ) -> None:
         """A sheet of scenes: image, truth and prediction beside each other."""

@@ -23,7 +23,7 @@ NEAR_AND_FAR = plt.get_cmap("viridis_r")([0.0, 1.0])[:, :3]
 def drawn(task, scene, predicted, path) -> np.ndarray:
     """The sheet of two such scenes, float [h, w, 3] in [0, 1]."""
     model = SimpleNamespace(predict_one=lambda images: predicted)
-    task.draw(model, [scene, scene], tuple("abc"), SIZE, path)
+    task.draw(model, [scene, scene], tuple("abc"), path)
     with PIL.Image.open(path) as sheet:
         return np.asarray(sheet.convert("RGB")) / 255
 
