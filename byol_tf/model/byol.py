@@ -176,8 +176,10 @@ class BYOL(DistributedFit):
             return {
                 network.name: {
                     f"{name}_{view}": value
-                    for view, images in (("view1", view1), ("view2", view2))
-                    for name, value in network(images, training=True).items()
+                    for view, outputs in zip(
+                        ("view1", "view2"), network.of_views(view1, view2)
+                    )
+                    for name, value in outputs.items()
                 }
                 for network in (self.online, self.target)
             }
@@ -269,11 +271,9 @@ class BYOL(DistributedFit):
           network's trainable variables, None where none flows, by the
           optimizer's `scale_loss`.
         """
-        target1 = self.target(view1, training=True)
-        target2 = self.target(view2, training=True)
+        target1, target2 = self.target.of_views(view1, view2)
         with tf.GradientTape() as tape:
-            online1 = self.online(view1, training=True)
-            online2 = self.online(view2, training=True)
+            online1, online2 = self.online.of_views(view1, view2)
             repr_loss = self.representation_loss(
                 online1, online2, target1, target2
             )

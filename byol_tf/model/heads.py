@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from byol_tf.model.batch_free import normalization as normalization_layer
 from byol_tf.model.initializers import fan_in_truncated_normal
+from byol_tf.model.normalization import statistics_apart
+from byol_tf.model.resnet import ResNet
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
@@ -140,6 +142,25 @@ class Network(keras.Model):
             name: tf.cast(value, self.variable_dtype)
             for name, value in outputs.items()
         }
+
+    def of_views(self, view1, view2) -> tuple[dict, dict]:
+        """What it makes of two views in training, as in a call for each.
+
+        In one pass where nothing but `BatchNorm` sees a batch: convolutions of
+        twice the images take less than twice the time.
+
+        Args:
+          view1: float [batch, height, width, 3] in [0, 1].
+          view2: another view of the same images.
+        """
+        if not isinstance(self.encoder, ResNet):
+            return self(view1, training=True), self(view2, training=True)
+        with statistics_apart(2):
+            both = self(tf.concat([view1, view2], 0), training=True)
+        halves = {name: tf.split(value, 2) for name, value in both.items()}
+        return tuple(
+            {name: half[k] for name, half in halves.items()} for k in (0, 1)
+        )
 
 
 def _feature_size(encoder: keras.Model) -> int:

@@ -4,11 +4,37 @@ Source: google-deepmind/deepmind-research `byol/utils/networks.py`, which uses
 dm-haiku's `BatchNorm` and `ExponentialMovingAverage`.
 """
 
+import contextlib
+import contextvars
+
 import keras
 import tensorflow as tf
 
+# In how many parts of a batch each is normalised by its own statistics.
+_parts = contextvars.ContextVar("parts", default=1)
+
 # The inputs for which TensorFlow has a fused kernel, with float32 variables.
 _FUSED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
+
+
+@contextlib.contextmanager
+def statistics_apart(parts: int):
+    """Within it, `BatchNorm` in training takes a batch for so many batches.
+
+    Equal parts of it, one after the other, are normalised by their own
+    statistics each, and the moving averages are updated by each in turn: it is
+    as if there were a call for each part, but all other layers have one.
+    """
+    token = _parts.set(parts)
+    try:
+        yield
+    finally:
+        _parts.reset(token)
+
+
+def parts() -> int:
+    """Of `statistics_apart`, where it is called; 1 outside."""
+    return _parts.get()
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
@@ -94,6 +120,14 @@ class BatchNorm(keras.layers.Layer):
         return self.moving_mean, self.moving_variance, self.updates
 
     def call(self, inputs, training=False):
+        if not training or parts() == 1:
+            return self._normalised(inputs, training)
+        return tf.concat(
+            [self._normalised(x, training) for x in tf.split(inputs, parts())],
+            0,
+        )
+
+    def _normalised(self, inputs, training: bool):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         shared = training and self.cross_replica and replicas > 1
         fusable = (
@@ -105,7 +139,7 @@ class BatchNorm(keras.layers.Layer):
             mean, variance = self.moving_mean, self.moving_variance
             if training:
                 mean, variance = self._moments(inputs, shared)
-            outputs = _normalised(
+            outputs = _scaled(
                 inputs,
                 mean,
                 tf.math.rsqrt(variance + self.epsilon),
@@ -172,7 +206,7 @@ class BatchNorm(keras.layers.Layer):
 
 
 @tf.custom_gradient
-def _normalised(inputs, mean, inverse_deviation, gamma, beta):
+def _scaled(inputs, mean, inverse_deviation, gamma, beta):
     """(inputs - mean) * inverse_deviation * gamma + beta.
 
     In the dtype of the parameters, returned in that of `inputs`. For the

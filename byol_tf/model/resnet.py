@@ -11,6 +11,7 @@ from byol_tf.model.batch_free import StandardizedConv2D
 from byol_tf.model.batch_free import normalization as normalization_layer
 from byol_tf.model.convolution import Conv2D
 from byol_tf.model.initializers import fan_in_truncated_normal
+from byol_tf.model.normalization import parts, statistics_apart
 from byol_tf.model.recompute import recomputed
 
 # Mean and standard deviation of ImageNet's training images, RGB in [0, 1].
@@ -170,11 +171,14 @@ class ResidualBlock(keras.layers.Layer):
         kept = [
             (v, tf.convert_to_tensor(v)) for v in self.non_trainable_variables
         ]
-        runs = []
+        runs, apart = [], parts()
 
         def outputs(inputs, *values):
             mapping = [*zip(parameters, values), *kept]
-            with keras.StatelessScope(mapping) as scope:
+            with (
+                keras.StatelessScope(mapping) as scope,
+                statistics_apart(apart),
+            ):
                 runs.append(scope)
                 return self._outputs(inputs, training=True)
 
