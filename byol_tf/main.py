@@ -63,6 +63,10 @@ def _run(config: Config) -> None:
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     jobs = ("profile_input",) if config.profile_input else JOBS[config.mode]
+    if jobs[0] in ("pretrain", "profile_input"):
+        from byol_tf.training import threads  # As TensorFlow above.
+
+        threads.side_by_side()
     if not cluster.is_chief:
         jobs = [job for job in jobs if job == "pretrain"]
     for job in jobs:

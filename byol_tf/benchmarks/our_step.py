@@ -13,11 +13,13 @@ from byol_tf.benchmarks.memory import peak, resident
 from byol_tf.model.byol import BYOL
 from byol_tf.model.resnet import ResNet
 from byol_tf.optim.lars import LARS
+from byol_tf.training import threads
 
 
 def main() -> None:
     """Builds what the first argument says, and answers questions."""
     setting = json.loads(sys.argv[1])
+    threads.side_by_side()
     before = resident()
     contestant = OurStep(**setting)
     answer(

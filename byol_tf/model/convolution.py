@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from byol_tf.model import filter_gradient
+
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class Conv2D(keras.layers.Conv2D):
@@ -41,6 +43,9 @@ class Conv2D(keras.layers.Conv2D):
                 return _from_maps_to_maps(
                     inputs, kernel, *(t - t.min() for t in taps)
                 )
+            kernel = self._cast(kernel)
+            if filter_gradient.pays(inputs, kernel, self.strides):
+                return filter_gradient.convolution(inputs, kernel, self.strides)
         return super().convolution_op(inputs, self._cast(kernel))
 
     def _cast(self, kernel):
@@ -49,11 +54,12 @@ class Conv2D(keras.layers.Conv2D):
 
 def _at_every_place(inputs, kernel):
     """[batch, height, width, m] by [1, 1, m, n]."""
-    rows = tf.reshape(inputs, [-1, kernel.shape[2]])
-    outputs = tf.matmul(rows, kernel[0, 0])
-    shape = tf.concat([tf.shape(inputs)[:3], [kernel.shape[3]]], 0)
+    m, n = kernel.shape[2:]
+    rows = tf.reshape(inputs, [-1, m])
+    outputs = tf.matmul(rows, tf.reshape(kernel, [m, n]))
+    shape = tf.concat([tf.shape(inputs)[:3], [n]], 0)
     outputs = tf.reshape(outputs, shape)
-    outputs.set_shape([*inputs.shape[:3], kernel.shape[3]])
+    outputs.set_shape([*inputs.shape[:3], n])
     return outputs
 
 

@@ -70,6 +70,34 @@ def test_forward_leaves_the_model_as_it_is():
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.parametrize("ours", [True, False], ids=["ResNet", "Keras"])
+def test_views_in_one_pass_are_as_in_two(float64, ours):
+    if ours:
+        encoder = tiny_model().encoder
+    else:  # Its BatchNormalization would normalise both views together.
+        encoder = keras.Sequential(
+            [
+                keras.layers.Input((16, 16, 3)),
+                keras.layers.Conv2D(4, 3),
+                keras.layers.BatchNormalization(),
+                keras.layers.GlobalAveragePooling2D(),
+            ]
+        )
+    network = byol_tf.BYOL(encoder, 32, 16, total_steps=10).online
+    view1, view2, _ = views()
+    start = network.get_weights()
+    found = network.of_views(view1, view2)
+    after = network.get_weights()
+    network.set_weights(start)
+    expected = [network(view, training=True) for view in (view1, view2)]
+    for one, other in zip(found, expected, strict=True):
+        assert set(one) == set(other)
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-9)
+    for one, other in zip(after, network.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
 def test_classifier_does_not_shape_the_encoder():
     # Another initialisation of the classifier alone changes nothing else.
     models = [tiny_model(), tiny_model()]

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from byol_tf import BatchNorm
+from byol_tf.model.normalization import statistics_apart
 
 
 def random_layer(channels: int, **arguments) -> BatchNorm:
@@ -105,6 +106,42 @@ def test_two_replicas_normalise_by_the_global_batch(float64, mirrored):
     )
     np.testing.assert_allclose(
         layer.moving_variance, single.moving_variance, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("shape", [(12, 3), (12, 2, 2, 3)], ids=str)
+def test_statistics_apart_are_those_of_a_call_for_each_part(float64, shape):
+    x = tf.random.normal(shape, seed=1)
+    apart, one_by_one = random_layer(3), random_layer(3)
+
+    def outputs_and_gradient(function):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = function()
+            loss = tf.reduce_sum(tf.sin(outputs))
+        return outputs, tape.gradient(loss, x)
+
+    with statistics_apart(3):
+        found = outputs_and_gradient(lambda: apart(x, training=True))
+    expected = outputs_and_gradient(
+        lambda: tf.concat(
+            [one_by_one(part, training=True) for part in tf.split(x, 3)], 0
+        )
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    assert apart.updates.numpy() == 3
+    for one, other in zip(apart.weights, one_by_one.weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_statistics_apart_end_with_the_scope_and_are_of_training():
+    x = tf.random.normal([4, 3], seed=1)
+    layer, other = random_layer(3), random_layer(3)
+    with statistics_apart(2):
+        np.testing.assert_array_equal(layer(x), other(x))
+    np.testing.assert_array_equal(
+        layer(x, training=True), other(x, training=True)
     )
 
 

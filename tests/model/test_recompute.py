@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import byol_tf
+from byol_tf.model.normalization import statistics_apart
 
 
 def network(recompute: bool) -> byol_tf.ResNet:
@@ -41,6 +42,22 @@ def test_gradients_and_statistics_are_the_same(float64, compiled):
     images = tf.constant(np.random.RandomState(0).rand(4, 16, 16, 3))
     encoders = [network(False), network(True)]
     function = tf.function(step) if compiled else step
+    check_equal(encoders, [function(e, images) for e in encoders])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_statistics_of_two_views_stay_apart(float64, compiled):
+    images = tf.constant(np.random.RandomState(0).rand(8, 16, 16, 3))
+
+    def gradients(encoder, images):
+        with tf.GradientTape() as tape:
+            with statistics_apart(2):
+                outputs = encoder(images, training=True)
+            loss = tf.reduce_mean(tf.sin(outputs))
+        return tape.gradient(loss, encoder.trainable_variables)
+
+    encoders = [network(False), network(True)]
+    function = tf.function(gradients) if compiled else gradients
     check_equal(encoders, [function(e, images) for e in encoders])
 
 
