@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from byol_tf import augment
 from byol_tf.config import Config
+from byol_tf.model import filter_gradient
 from byol_tf.model.build import build_byol
 
 
@@ -62,8 +63,10 @@ def lower(
       views: whether the step begins with two views, not with images in uint8.
       steps: how many to take here.
     """
-    # As for a GPU: for a CPU images would be augmented one after the other.
+    # As for a GPU: for a CPU images would be augmented one after the other, and
+    # kernels' gradients be computed tap by tap.
     augment.image_by_image = lambda function, *arguments: function(*arguments)
+    filter_gradient.on_cpu = lambda: False
     model = build_byol(config, 10**5, 100, 0)
     variables = _all_variables(model)
     shape = (config.batch_size, config.image_size, config.image_size, 3)

@@ -42,9 +42,10 @@ class OurStep:
       hidden: hidden length of the heads.
       projection: their output length.
       precision: a dtype policy.
-      optimizer: "lars", or "sgd" for Keras's with the same momentum.
+      optimizer: "lars", or "sgd" for Keras's without momentum.
       augmented: whether a step begins with images, in uint8, or with views.
-      normalization: see `ResNet`.
+      normalization: see `ResNet`, as for the next.
+      recompute: whether blocks run twice, for less memory.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class OurStep:
         optimizer: str = "lars",
         augmented: bool = False,
         normalization: str = "batch",
+        recompute: bool = False,
     ):
         self.model = BYOL(
             ResNet(
                 depth,
                 normalization=normalization,
+                recompute=recompute,
                 dtype=precision,
             ),
             hidden,
@@ -73,7 +76,7 @@ class OurStep:
         )
         optimizers = {
             "lars": lambda: LARS(1e-3, weight_decay=1e-6),
-            "sgd": lambda: keras.optimizers.SGD(1e-3, momentum=0.9),
+            "sgd": lambda: keras.optimizers.SGD(1e-3),
         }
         self.model.compile(optimizers[optimizer]())
         self.model.optimizer.build(self.model.trainable_variables)
@@ -100,8 +103,8 @@ class OurStep:
         model, views = self.model, self._views
         functions = {
             "augmentation": lambda: model.two_views(self._images),
-            "target_forward": lambda: _both(model.target, views),
-            "online_forward": lambda: _both(model.online, views),
+            "target_forward": lambda: model.target.of_views(*views),
+            "online_forward": lambda: model.online.of_views(*views),
             "forward_and_backward": lambda: model.loss_and_gradients(*views),
             "step": lambda: model.update(*views),
         }
@@ -124,10 +127,6 @@ class OurStep:
         options = profiler.ProfileOptionBuilder.float_operation()
         options["output"] = "none"
         return profiler.profile(graph.graph, options=options).total_float_ops
-
-
-def _both(network, views):
-    return [network(view, training=True)["prediction"] for view in views]
 
 
 def _seconds(function) -> float:

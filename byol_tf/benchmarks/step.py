@@ -3,14 +3,14 @@
     python -m byol_tf.benchmarks.step
 
 Prints JSON. For each network and batch: milliseconds and images a second of our
-whole step, in each precision, with and without its augmentation; what it would
-take with SGD, of the same momentum, for LARS; the times of its parts; how many
-floating-point operations its graph has, and what share that is of this
-machine's own rate of matrix products and of convolutions; and the most memory
-it took. Where lightly is installed (`requirements-bench.txt`) the step of its
-BYOL example is measured in the same run, by turns with ours, in each of its
-settings, and the ratio to the fastest of them is printed with the least and the
-most of all rounds.
+whole step, in each precision, with and without its augmentation, and seconds of
+the first one; what it would take with SGD without momentum for LARS; the times
+of its parts; how many floating-point operations its graph has, and what share
+that is of this machine's own rate of matrix products and of convolutions; and
+the most memory it took. Where lightly is installed (`requirements-bench.txt`)
+the step of its BYOL example is measured in the same run, by turns with ours, in
+each of its settings, and the ratio to the fastest of them is printed with the
+least and the most of all rounds.
 """
 
 import argparse
@@ -104,6 +104,10 @@ def measured(
         for mode in modes
     }
     try:
+        first = {
+            name: contestant.ask("steps", count=1)[0]
+            for name, contestant in contestants.items()
+        }
         seconds = by_turns(contestants, rounds, steps)
         memory = {
             name: contestant.ask("memory")
@@ -122,6 +126,7 @@ def measured(
             name: {
                 "milliseconds": 1e3 * value,
                 "images_per_second": setting["batch"] / value,
+                "seconds_of_the_first": first[name],
                 "peak_memory_mib": memory[name] / 2**20,
             }
             for name, value in median.items()

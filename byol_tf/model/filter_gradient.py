@@ -26,7 +26,7 @@ def pays(inputs, kernel, strides: tuple[int, int]) -> bool:
         return False
     places = -(-height // strides[0]) * -(-width // strides[1])
     small = inputs.dtype == tf.bfloat16 and places <= _SMALL
-    return (small or strides != (1, 1)) and _on_cpu()
+    return (small or strides != (1, 1)) and on_cpu()
 
 
 def convolution(inputs, kernel, strides: tuple[int, int]):
@@ -94,5 +94,6 @@ def _padded(length: int, size: int, stride: int) -> tuple[int, int, int]:
     return total, before, total - length - before
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
+    """Whether there is no other device, whose operations are not oneDNN's."""
     return all(d.device_type == "CPU" for d in tf.config.list_logical_devices())
