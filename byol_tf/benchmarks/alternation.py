@@ -5,6 +5,7 @@ one run, says who is faster. Each contestant is a process that is asked for one
 thing at a time, by lines of JSON on its standard input, and sleeps otherwise.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -88,6 +89,14 @@ def by_turns(
                 statistics.median(contestant.ask("steps", count=steps))
             )
     return seconds
+
+
+def at_least_one(text: str) -> int:
+    """A number of rounds, steps or images, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def ratio(

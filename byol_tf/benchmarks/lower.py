@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf import augment
-from byol_tf.config import Config
+from byol_tf.config import Config, ConfigError
 from byol_tf.model import filter_gradient
 from byol_tf.model.build import build_byol
 
@@ -48,7 +48,10 @@ def main(arguments=None) -> None:
     )
     arguments = vars(parser.parse_args(arguments))
     folder, views, steps = map(arguments.pop, ("folder", "views", "steps"))
-    record = lower(folder, Config(**arguments), views, steps)
+    try:
+        record = lower(folder, Config(**arguments), views, steps)
+    except ConfigError as error:
+        parser.error(str(error))
     print(json.dumps(record, indent=2))
 
 

@@ -103,8 +103,8 @@ class OurStep:
         model, views = self.model, self._views
         functions = {
             "augmentation": lambda: model.two_views(self._images),
-            "target_forward": lambda: model.target.of_views(*views),
-            "online_forward": lambda: model.online.of_views(*views),
+            "target_forward": lambda: _all(model.target, "projection", views),
+            "online_forward": lambda: _all(model.online, "prediction", views),
             "forward_and_backward": lambda: model.loss_and_gradients(*views),
             "step": lambda: model.update(*views),
         }
@@ -127,6 +127,10 @@ class OurStep:
         options = profiler.ProfileOptionBuilder.float_operation()
         options["output"] = "none"
         return profiler.profile(graph.graph, options=options).total_float_ops
+
+
+def _all(network, name: str, views):
+    return [outputs[name] for outputs in network.of_views(*views)]
 
 
 def _seconds(function) -> float:

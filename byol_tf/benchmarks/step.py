@@ -20,7 +20,12 @@ import statistics
 import sys
 
 from byol_tf.benchmarks import lightly_step, peers
-from byol_tf.benchmarks.alternation import Contestant, by_turns, ratio
+from byol_tf.benchmarks.alternation import (
+    Contestant,
+    at_least_one,
+    by_turns,
+    ratio,
+)
 from byol_tf.benchmarks.machine import environment
 
 SETTINGS = {
@@ -36,25 +41,37 @@ def main(arguments=None) -> None:
     """Measures, and prints the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--setting", nargs="+", choices=SETTINGS)
-    parser.add_argument("--hidden", type=int, default=1024, help="of the heads")
-    parser.add_argument("--projection", type=int, default=256)
+    parser.add_argument(
+        "--hidden", type=at_least_one, default=1024, help="of the heads"
+    )
+    parser.add_argument("--projection", type=at_least_one, default=256)
     parser.add_argument(
         "--lightly",
         nargs="*",
         choices=lightly_step.MODES,
-        default=["float32", "channels_last", "bfloat16"],
-        help="its settings; none leaves it out",
+        help="its settings, by default the first three; none leaves it out",
     )
     parser.add_argument(
-        "--rounds", type=int, default=7, help="turns of each contestant"
+        "--rounds",
+        type=at_least_one,
+        default=7,
+        help="turns of each contestant",
     )
-    parser.add_argument("--steps", type=int, default=5, help="in a turn")
+    parser.add_argument(
+        "--steps", type=at_least_one, default=5, help="in a turn"
+    )
     arguments = parser.parse_args(arguments)
     heads = {
         "hidden": arguments.hidden,
         "projection": arguments.projection,
     }
-    modes = arguments.lightly if "lightly" in peers.versions() else []
+    modes, there = arguments.lightly, "lightly" in peers.versions()
+    if modes is None:
+        modes = lightly_step.MODES[:3] if there else []
+    if modes and not there:
+        parser.error(
+            "--lightly: it is not installed; requirements-bench.txt has it."
+        )
     with contextlib.closing(
         Contestant("byol_tf.benchmarks.rates", {})
     ) as machine:

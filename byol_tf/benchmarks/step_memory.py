@@ -14,8 +14,9 @@ import contextlib
 import json
 
 from byol_tf.benchmarks import peers
-from byol_tf.benchmarks.alternation import Contestant
+from byol_tf.benchmarks.alternation import Contestant, at_least_one
 from byol_tf.benchmarks.machine import environment
+from byol_tf.model.resnet import DEPTHS
 
 OURS = {
     "float32": {},
@@ -32,13 +33,19 @@ THEIRS = ("float32", "channels_last", "bfloat16")
 def main(arguments=None) -> None:
     """Measures, and prints the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--depth", type=int, default=50)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batches", type=int, nargs=2, default=(4, 12))
-    parser.add_argument("--hidden", type=int, default=1024, help="of the heads")
-    parser.add_argument("--projection", type=int, default=256)
+    parser.add_argument("--depth", type=int, choices=DEPTHS, default=50)
+    parser.add_argument("--size", type=at_least_one, default=224)
+    parser.add_argument(
+        "--batches", type=at_least_one, nargs=2, default=(4, 12)
+    )
+    parser.add_argument(
+        "--hidden", type=at_least_one, default=1024, help="of the heads"
+    )
+    parser.add_argument("--projection", type=at_least_one, default=256)
     setting = vars(parser.parse_args(arguments))
     batches = setting.pop("batches")
+    if batches[0] >= batches[1]:
+        parser.error("--batches: the second one must be larger.")
     contestants = {
         name: ("our_step", setting | options) for name, options in OURS.items()
     }

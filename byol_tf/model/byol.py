@@ -165,7 +165,7 @@ class BYOL(DistributedFit):
 
         Args:
           view1: float [batch, height, width, 3] in [0, 1].
-          view2: another view of the same images.
+          view2: another view of the same images, of the same size.
 
         Returns:
           {"online": {...}, "target": {...}}, each with `embedding_view1`,
@@ -189,7 +189,7 @@ class BYOL(DistributedFit):
 
         Args:
           view1: float [batch, height, width, 3] in [0, 1].
-          view2: another view of the same images.
+          view2: another view of the same images, of the same size.
           labels: int [batch], -1 for unknown; only the classifier sees them.
 
         Returns:

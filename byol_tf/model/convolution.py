@@ -21,9 +21,10 @@ class Conv2D(keras.layers.Conv2D):
     with its own layer can be loaded.
     """
 
-    def add_weight(self, *args, **kwargs):
-        # Taps that meet nothing need not be cast either.
-        return super().add_weight(*args, autocast=False, **kwargs)
+    def add_weight(self, *args, name=None, **kwargs):
+        if name == "kernel":  # Taps that meet nothing need not be cast either.
+            kwargs["autocast"] = False
+        return super().add_weight(*args, name=name, **kwargs)
 
     def convolution_op(self, inputs, kernel):
         kernel = tf.convert_to_tensor(kernel)

@@ -146,14 +146,15 @@ class Network(keras.Model):
     def of_views(self, view1, view2) -> tuple[dict, dict]:
         """What it makes of two views in training, as in a call for each.
 
-        In one pass where nothing but `BatchNorm` sees a batch: convolutions of
-        twice the images take less than twice the time.
+        In one pass where nothing but `BatchNorm` sees a batch, as in `ResNet`
+        (in a subclass anything might): convolutions of twice the images take
+        less than twice the time.
 
         Args:
           view1: float [batch, height, width, 3] in [0, 1].
-          view2: another view of the same images.
+          view2: another view of the same images, of the same size.
         """
-        if not isinstance(self.encoder, ResNet):
+        if type(self.encoder) is not ResNet:
             return self(view1, training=True), self(view2, training=True)
         with statistics_apart(2):
             both = self(tf.concat([view1, view2], 0), training=True)

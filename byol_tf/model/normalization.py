@@ -23,7 +23,9 @@ def statistics_apart(parts: int):
 
     Equal parts of it, one after the other, are normalised by their own
     statistics each, and the moving averages are updated by each in turn: it is
-    as if there were a call for each part, but all other layers have one.
+    as if there were a call for each part, but all other layers have one. Read
+    when a graph is traced: a `tf.function` that was traced outside stays as it
+    is.
     """
     token = _parts.set(parts)
     try:

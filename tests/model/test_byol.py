@@ -70,11 +70,22 @@ def test_forward_leaves_the_model_as_it_is():
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("ours", [True, False], ids=["ResNet", "Keras"])
-def test_views_in_one_pass_are_as_in_two(float64, ours):
-    if ours:
-        encoder = tiny_model().encoder
-    else:  # Its BatchNormalization would normalise both views together.
+class NormalisedFeatures(byol_tf.ResNet):
+    """A subclass in which more than `BatchNorm` sees a batch."""
+
+    def call(self, images, training=False):
+        features = super().call(images, training=training)
+        return features - tf.reduce_mean(features, 0)
+
+
+@pytest.mark.parametrize("kind", ["ResNet", "subclass", "Keras"])
+def test_views_in_one_pass_are_as_in_two(float64, kind):
+    encoder = tiny_model().encoder
+    if kind == "subclass":
+        encoder = NormalisedFeatures.from_config(encoder.get_config())
+    if (
+        kind == "Keras"
+    ):  # Its BatchNormalization would normalise both views together.
         encoder = keras.Sequential(
             [
                 keras.layers.Input((16, 16, 3)),

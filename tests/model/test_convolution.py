@@ -50,3 +50,18 @@ def test_files_of_keras_s_own_layer_can_be_loaded(tmp_path, monkeypatch):
     assert type(loaded.initial_conv) is Conv2D
     for one, other in zip(before.weights, loaded.weights, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(("size", "kernel"), [(1, 3), (8, 3), (8, 1)])
+def test_a_bias_is_cast_as_keras_casts_it(dtype, size, kernel):
+    layer = Conv2D(4, kernel, padding="same", dtype=dtype)
+    images = tf.random.normal([2, size, size, 16])
+    outputs = layer(images)
+    assert outputs.dtype == layer.compute_dtype
+    layer.bias.assign([1, 2, 3, 4])
+    np.testing.assert_allclose(
+        tf.cast(layer(images) - outputs, tf.float32),
+        tf.broadcast_to([1.0, 2.0, 3.0, 4.0], outputs.shape),
+        atol=0.03,
+    )

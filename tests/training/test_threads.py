@@ -32,3 +32,14 @@ def test_operations_have_half_the_cores(environment, threads):
         check=True,
     )
     assert done.stdout.split() == [str(threads), "8.0"]
+
+
+def test_a_process_that_has_computed_already_stays_as_it_is():
+    program = "import tensorflow as tf\ntf.ones([2]) + 1\n" + _PROGRAM
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["0", "8.0"]
