@@ -175,10 +175,11 @@ def measured(
 def _parts(parts: dict[str, float], median: dict[str, float]) -> dict:
     """Milliseconds of the parts of our step in float32.
 
-    Each is measured on its own, where it has all cores; in the step some of
-    them run side by side, so that they come to more than the whole.
+    Each forward pass is measured on its own. In the step they run side by side,
+    on half the cores each (`training/threads.py`): the backward pass is what it
+    takes beyond the longer of them.
     """
-    forward = parts["target_forward"] + parts["online_forward"]
+    forward = max(parts["target_forward"], parts["online_forward"])
     return {
         name: 1e3 * value
         for name, value in {

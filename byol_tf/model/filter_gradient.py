@@ -63,19 +63,19 @@ def _of_kernel(inputs, upstream, kernel, strides: tuple[int, int]):
     width, left, right = _padded(inputs.shape[2], columns, strides[1])
     padded = tf.pad(inputs, [(0, 0), (before, after), (left, right), (0, 0)])
     # Every stride-th place becomes a slice without gaps.
-    (step, across) = strides
-    shape = [-1, height // step, step, width // across, across, m]
+    down, across = strides
+    shape = [-1, height // down, down, width // across, across, m]
     padded = tf.reshape(padded, shape)
     upstream = tf.reshape(upstream, [-1, n])
     of_taps = []
     for i in range(rows):
         for j in range(columns):
-            first, left = i // step, j // across
+            row, column = i // down, j // across
             met = padded[
                 :,
-                first : first + out_height,
-                i % step,
-                left : left + out_width,
+                row : row + out_height,
+                i % down,
+                column : column + out_width,
                 j % across,
             ]
             met = tf.reshape(met, [-1, m])
