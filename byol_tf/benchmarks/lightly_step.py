@@ -47,6 +47,8 @@ def build(
 ):
     """The step, as a function without arguments; it waits for the loss.
 
+    On a GPU where torch has one.
+
     Args:
       depth: of torchvision's ResNet.
       size: of the images, in pixels.
@@ -91,16 +93,19 @@ def build(
             y = self.backbone_momentum(x).flatten(start_dim=1)
             return self.projection_head_momentum(y).detach()
 
-    model = BYOL()
-    views = [torch.rand(batch, 3, size, size) for _ in range(2)]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = BYOL().to(device)
+    views = [torch.rand(batch, 3, size, size, device=device) for _ in range(2)]
     if mode != "float32":
         model = model.to(memory_format=torch.channels_last)
         views = [view.to(memory_format=torch.channels_last) for view in views]
+    # On a GPU the compiled step is in mixed precision as well: its fastest.
+    autocast = mode == "bfloat16" or (mode, device) == ("compiled", "cuda")
     criterion = NegativeCosineSimilarity()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
 
     def losses(x0, x1):
-        with torch.autocast("cpu", torch.bfloat16, enabled=mode == "bfloat16"):
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
             p0, z0 = model(x0), model.forward_momentum(x0)
             p1, z1 = model(x1), model.forward_momentum(x1)
             return 0.5 * (criterion(p0, z1) + criterion(p1, z0))
